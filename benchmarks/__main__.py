@@ -32,6 +32,8 @@ from benchmarks import (
     state,
     submit,
     talk,
+    team,
+    workflow,
 )
 from benchmarks.payments import bench as payments
 from benchmarks.payments import table
@@ -53,6 +55,8 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "state": state.run,
     "submit": submit.run,
     "talk": talk.run,
+    "team": team.run,
+    "workflow": workflow.run,
     "ingest": ingest.run,
     "payments": payments.run,
 }

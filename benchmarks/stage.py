@@ -176,7 +176,7 @@ def stage() -> Iterator[Stage]:
                 os.environ |= {
                     "AGNO_DATABASE_URL": servers.database_url,
                     "AGNO_BROKER_URL": servers.broker_url,
-                    "AGNO_IMPORTS": "benchmarks.workload",
+                    "AGNO_IMPORTS": "benchmarks.workload,benchmarks.programs",
                     "BENCH_STOCK_URL": on_stage.stock_url,
                 }
                 migrate.upgrade(servers.database_url)

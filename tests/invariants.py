@@ -365,7 +365,8 @@ def hold(database_url: str, timeout_s: float = _SETTLES_IN_S) -> None:
 
 def usage_adds_up(database_url: str) -> None:
     """Fails unless each run has used what its transcript says, however often its turns were asked: for scripted models, which
-    count words, and prices (if any) of a dollar a word. Runs with a summary are left out: it is not in their transcript.
+    count words, and prices (if any) of a dollar a word. Runs with a summary are left out: it is not in their transcript. So are those of
+    workflows, which ask no model, and of teams and their members, which have instructions of their own.
     """
     with psycopg.connect(database_url) as connection:
         wrong = connection.execute("""
@@ -382,7 +383,7 @@ def usage_adds_up(database_url: str) -> None:
                 FROM said reply WHERE reply.role = 'assistant' GROUP BY reply.run_id)
             SELECT r.id, r.agent, r.input_tokens, used.input, r.output_tokens, used.output, r.cost_usd
             FROM agno.run r LEFT JOIN used ON used.run_id = r.id
-            WHERE r.kind NOT IN ('ingestion', 'background') AND NOT EXISTS (SELECT FROM agno.compaction c WHERE c.run_id = r.id)
+            WHERE r.kind = 'agent' AND r.lineage->'team' IS NULL AND NOT EXISTS (SELECT FROM agno.compaction c WHERE c.run_id = r.id)
               AND ((r.input_tokens, r.output_tokens) IS DISTINCT FROM (coalesce(used.input, 0), coalesce(used.output, 0))
                    OR r.cost_usd NOT IN (0, r.input_tokens + r.output_tokens))""").fetchall()
     if wrong:

@@ -295,10 +295,10 @@ def fail_exhausted(engine: Engine, step: ExhaustedStep) -> CommitResult:
 
 
 def leave_unknown(engine: Engine, step: ClaimedStep | ExhaustedStep, why: str) -> CommitResult:
-    """Record that it is unknown whether a `once` tool took effect: its policy asks a person or tells the model."""
+    """Record that it is unknown whether a `once` tool took effect: its policy asks a person or tells the model, or the program."""
     error = {
         "type": "OutcomeUnknown",
-        "message": why,
+        "message": why if step.arrival is None else f"{unknown(step.name)} ({why})",
         "ids": {"run_id": step.run_id, "step_id": step.step_id},
     }
     if step.policy.on_unknown == "ask":

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from agno_workers.core.messages import Message
-from agno_workers.core.run import Run
+from agno_workers.core.run import Run, RunKind
 from agno_workers.database.pool import (
     Connection,
     Payloads,
@@ -62,6 +62,8 @@ class Common(msgspec.Struct, frozen=True):
     """Seconds from the submit to the deadline of each run."""
     if_busy: str = "queue"
     """`queue`, `reject` or `parallel`; see `core/session.py`."""
+    kind: RunKind | None = None
+    """None: that of the name, as a worker has registered it."""
 
 
 class BatchRow(msgspec.Struct, frozen=True):
@@ -143,6 +145,7 @@ class Batches:
             "metadata": jsonb(common.metadata),
             "deadline_s": common.deadline_s,
             "if_busy": common.if_busy,
+            "kind": common.kind,
             "session_status": None,
             "session_position": None,
             "max_attempts": self._numbers.turn_attempts,

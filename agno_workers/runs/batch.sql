@@ -27,9 +27,10 @@ FROM agno.enter_session(jsonb_strip_nulls(jsonb_build_object('tenant', %(tenant)
     'blobs', (SELECT blobs FROM pg_temp.agno_item ORDER BY position LIMIT 1))), agno.uuid7(), NULL, %(size)s) AS place;
 
 -- name: runs
-INSERT INTO agno.run (id, tenant, batch_id, batch_position, agent, status, queue, priority, session_id, session_position, session_status, user_id,
+INSERT INTO agno.run (id, tenant, batch_id, batch_position, kind, agent, status, queue, priority, session_id, session_position, session_status, user_id,
     idempotency_key, metadata, deadline_at)
-SELECT id, %(tenant)s, %(batch_id)s, position, %(agent)s, 'queued', %(queue)s, %(priority)s, %(session_id)s, %(session_position)s::bigint + position,
+SELECT id, %(tenant)s, %(batch_id)s, position,
+       coalesce(%(kind)s, (SELECT known.kind FROM agno.agent known WHERE known.tenant = %(tenant)s AND known.name = %(agent)s), 'agent'), %(agent)s, 'queued', %(queue)s, %(priority)s, %(session_id)s, %(session_position)s::bigint + position,
        %(session_status)s, %(user_id)s, key, %(metadata)s,
        clock_timestamp() + make_interval(secs => %(deadline_s)s)
 FROM pg_temp.agno_item ORDER BY key COLLATE "C", id

@@ -18,7 +18,7 @@ from uuid6 import uuid7
 from agno_workers.core.checks import brief, check_timeout, unknown_option
 from agno_workers.core.messages import Message
 from agno_workers.core.request import check_name, first_message, run_request
-from agno_workers.core.run import Run, RunOutput
+from agno_workers.core.run import Run, RunKind, RunOutput
 from agno_workers.core.words import as_uuid
 from agno_workers.database.pool import retry_while_unavailable
 from agno_workers.errors import InvalidInput, Unavailable, WaitTimeout
@@ -166,7 +166,7 @@ _OPTIONS = frozenset(get_type_hints(BatchOptions))
 
 def submit_many(
     store: Batches, agent: str, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | UUID | None = None,
-    **options: Unpack[BatchOptions],
+    kind: RunKind | None = None, **options: Unpack[BatchOptions],
 ) -> Batch:  # fmt: skip
     """Submit a run for each input, all of them or none.
 
@@ -197,7 +197,7 @@ def submit_many(
     request = run_request(agent, Message("user", ()), options)  # the inputs come one by one
     common = Common(
         request.agent, request.queue, request.tenant, request.allow_unknown, request.priority, request.session_id, request.user_id,
-        request.metadata or {}, request.deadline_s, request.if_busy or "queue",
+        request.metadata or {}, request.deadline_s, request.if_busy or "queue", kind,
     )  # fmt: skip
     batch = Batch(str(batch_id or uuid7()), store)
     if not store.submit(batch.id, _items(inputs, keys, agent), common):

@@ -152,7 +152,13 @@ class Verbs(Runnable, frozen=True, kw_only=True):
         options.setdefault("queue", self.queue or services.settings.queues.agents)
         options.setdefault("allow_unknown", True)
         return submit_many(
-            services.database.batches, self.name, inputs, keys=keys, batch_id=batch_id, **options
+            services.database.batches,
+            self.name,
+            inputs,
+            keys=keys,
+            batch_id=batch_id,
+            kind=self.kind,
+            **options,
         )
 
     async def adelay(self, *input: Any, **options: Unpack[RunOptions]) -> AsyncRun:

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from celery import Celery, chord, group, uuid
+from celery import Celery, chain, chord, group, uuid
 
 app = Celery("stock")
 
@@ -70,3 +70,8 @@ def parallel(width: int) -> Any:
 def raw(count: int) -> Any:
     """Send so many no-op tasks, and nothing after them."""
     return group(noop.s(number) for number in range(count)).apply_async()
+
+
+def chained(count: int) -> Any:
+    """Send so many no-op tasks, each after the one before."""
+    return chain(noop.s(0), *[noop.s() for _ in range(count - 1)]).apply_async()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(300)  # seconds; each starts servers and up to 
 @pytest.mark.parametrize(
     ("names", "measured"),
     [
-        ("agent bulk", "submitting 500 runs, per run"),
+        ("agent bulk team", "submitting 500 runs, per run"),
         ("fanout", "stock loop of 5 chords"),
         ("growth sessions", "grows as n to the power of"),
     ],

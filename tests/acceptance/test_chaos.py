@@ -302,6 +302,8 @@ RED = {
         TOLD, "duplicated: once, 2 times: run r1, c1"),
     "a transaction is committed twice": (replace(GOOD, bookings=[("r1", "c2")] * 2),
         TOLD, "duplicated: transactional, 2 rows: run r1, c2"),
+    "a step is executed again after it was done": (replace(GOOD, ledger=[PAYS, PAYS, BOOKS]),
+        TOLD, "duplicated: 2 executions in 1 attempts: run r1, c1"),
     "a repeated call gets another key": (replace(GOOD, ledger=[PAYS, BOOKS, replace(BOOKS, key="s3")]),
         TOLD, "one call with 2 idempotency keys: run r1, c2"),
     "a step has two recorded results": (replace(GOOD, steps=[replace(TURN, winners=2), PAID, BOOKED]),

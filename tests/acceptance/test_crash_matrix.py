@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -53,7 +54,7 @@ def environments(servers: Servers, template: str) -> Iterator[Callable[[int], di
             "AGNO_DATABASE_URL": named(servers.database_url, name),
             "AGNO_BROKER_URL": lane.broker_url,
             "AGNO_CONFIG": str(ROOT / "config" / "test.toml"),
-            "AGNO_IMPORTS": "tests.agents",
+            "AGNO_IMPORTS": "tests.agents,tests.programs",
         }
 
     yield environment
@@ -64,6 +65,7 @@ def environments(servers: Servers, template: str) -> Iterator[Callable[[int], di
 @pytest.fixture(scope="module")
 def outcomes(
     request: pytest.FixtureRequest,
+    servers: Servers,
     environments: Callable[[int], dict[str, str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Future[None]]]:
@@ -76,7 +78,9 @@ def outcomes(
     def work(number: int, lane: str) -> None:
         if not todo[lane]:
             return
-        fleet = Fleet(environments(number), tmp_path_factory.mktemp(lane), **FLEETS[lane])  # type: ignore[arg-type]  # as given
+        options: dict[str, Any] = FLEETS[lane]
+        redis_url = servers.numbered(servers.number + 1 + number).redis_url
+        fleet = Fleet(environments(number), tmp_path_factory.mktemp(lane), redis_url=redis_url, **options)
         try:
             while not stopping:
                 cell = todo[lane].popleft()

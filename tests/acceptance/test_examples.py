@@ -89,6 +89,55 @@ def test_assistant_remembers_on_wednesday_what_it_was_told_on_monday(
         assert line in output
 
 
+PROGRAMS = {
+    "research_team": [
+        "Two things have one name. A lease is a right for a time",
+        "(historian worked in a run of its own: done)",
+        "(engineer worked in a run of its own: done)",
+    ],
+    "onboarding": [
+        "Welcome! Please sign: contract for Ana, terms.",
+        "A person is asked: Accept Captain Nemo?",
+        "Welcome! Please sign: contract for Captain Nemo, terms.",
+    ],
+    "triage_handoff": [
+        "Helpdesk: Your invoice is for two chairs. Is anything wrong with it?",
+        "(turns of: helpdesk, billing)",
+        "Helpdesk: Done: order 17 is paid back.",
+        "(turns of: billing, refunds, refunds)",
+    ],
+    "review_loop": [
+        "A lease ends by itself.",
+        "(wordy, round 1: revise, 18 words: make it shorter.)",
+        "(wordy, round 2: approve, Clear and short.)",
+        "(lost, round 1: reject, This is not about leases.)",
+    ],
+    "batch_map": ["* Page 0 of\n", "* Page 11 of\n", "1 file(s) could not be read."],
+}
+"""Examples of teams and workflows, and what each prints."""
+
+
+def test_teams_and_workflows(start: Start, start_worker: StartWorker, tmp_path: Path) -> None:
+    """One worker has all of them, and they run at the same time."""
+    start_worker(AGNO_IMPORTS=",".join(f"examples.{name}" for name in PROGRAMS), PYTHONPATH=str(ROOT))
+    started = {name: start("", "-m", f"examples.{name}", *_arguments(name, tmp_path)) for name in PROGRAMS}
+    for name, lines in PROGRAMS.items():
+        output, _ = started[name].communicate(timeout=90)
+        assert not [line for line in lines if line not in output], f"{name}:\n{output}"
+
+
+def _arguments(name: str, folder: Path) -> list[str]:
+    """Return the arguments of an example."""
+    if name != "batch_map":
+        return []
+    pages = folder / "pages"
+    pages.mkdir()
+    for number in range(12):
+        (pages / f"{number}.txt").write_text(f"Page {number} of a book.")
+    (pages / "broken.txt").write_bytes(b"\xff")
+    return [str(pages)]
+
+
 def test_fastapi(start: Start, start_worker: StartWorker, tmp_path: Path) -> None:
     """A reader that connects again gets the other events, each once."""
     agents = re.search(r"```python\n(# agents\.py\n.*?)```", page("fastapi"), re.DOTALL)

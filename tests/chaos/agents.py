@@ -1,4 +1,4 @@
-"""The agents of the chaos runs (`AGNO_IMPORTS=tests.chaos.agents`). Each execution of a tool leaves a line in the ledger.
+"""The agents, teams and workflows of the chaos runs (`AGNO_IMPORTS=tests.chaos.agents`). Each execution of a tool leaves a line in the ledger.
 
 The input of an `errand` says which tools its turns call: `{"turns": [["look", "pay"], ["book"]]}`.
 """
@@ -12,9 +12,23 @@ import time
 from pathlib import Path
 from zlib import crc32
 
-from agno_workers import Agent, Effect, Limits, ToolContext, tool
+from agno_workers import (
+    Agent,
+    Effect,
+    Flow,
+    Limits,
+    StepFailed,
+    Team,
+    ToolContext,
+    Workflow,
+    quorum,
+    tool,
+    workflow,
+)
+from agno_workers.core.flow import BEST_EFFORT
 from agno_workers.core.messages import ModelRequest
 from agno_workers.models.scripted import Scripted, Turn
+from agno_workers.workflows import Loop, Parallel, Step, Wait
 
 BOOKINGS = """
     CREATE SCHEMA IF NOT EXISTS chaos;
@@ -43,6 +57,16 @@ def note(ctx: ToolContext) -> str:
 @tool(effect=Effect.ONCE)
 def pay(ctx: ToolContext) -> str:
     """Pay, which cannot be undone."""
+    return _pay(ctx)
+
+
+@tool(effect=Effect.ONCE)
+def pay_for(text: str, ctx: ToolContext) -> str:
+    """Pay, as a step of a declared workflow, which gets the content of the step before."""
+    return f"{_pay(ctx)}, {len(text)}"
+
+
+def _pay(ctx: ToolContext) -> str:
     _write_down("once", ctx)
     _work(ctx, 4)  # what is done and not yet recorded is what a fault is to find
     return "paid"
@@ -100,3 +124,44 @@ def _talk(request: ModelRequest) -> Turn:
 
 talker = Agent(name="talker", model=Scripted("talker", _talk), tools=[look], limits=Limits(turns=10))
 """It talks in sessions."""
+
+
+def _lead(request: ModelRequest) -> Turn:
+    """Delegate the input to a member that works and to one that answers at once."""
+    if request.messages[-1].role == "user":
+        calls = (("errand", {"task": request.messages[0].text}), ("teller", {"task": "tell"}))
+        return Turn(calls=calls, delay_s=0.01)
+    return Turn(text="the crew is done")
+
+
+crew = Team(name="crew", leader=Scripted("crew", _lead), members=[errand, teller])
+circuit = Workflow(
+    name="circuit",
+    steps=[
+        errand,
+        Loop([Parallel(Step("teller", agent=teller), Step("pay", function=pay_for, on_error="skip"), name="both"), Wait(seconds=0.1, name="rest")], max_iterations=2, name="laps"),
+        Step("last", agent=teller),
+    ],
+)  # fmt: skip
+"""A declared workflow."""
+_TOOLS = {each.name: each for each in (look, note, pay, book)}
+
+
+@workflow
+def tour(flow: Flow, said: str) -> str:
+    """Do what an errand does by steps: those of a turn side by side, with the run of an agent, and a rest after them. The faster of two agents,
+    and a signal, or nobody's, are the end.
+    """
+    turns = json.loads(said)["turns"]
+    for number, names in enumerate(turns):
+        steps = [flow.start(f"{number}-{place}", _TOOLS[name]) for place, name in enumerate(names)]
+        flow.gather(*steps, flow.start(f"{number}-teller", teller, "tell"), join=BEST_EFFORT)
+        flow.sleep(id=f"{number}-rest", seconds=0.1)
+    flow.gather(
+        flow.start("errand", errand, said), flow.start("crew", crew, said), join=quorum(1), deadline_s=30
+    )
+    try:
+        signal = flow.wait_for_signal("go", timeout_s=1)
+    except StepFailed:
+        signal = "nobody's"
+    return f"{len(turns)} turn(s) are done, and the signal was {signal}"

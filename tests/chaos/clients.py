@@ -16,7 +16,7 @@ from celery import chain, chord
 from agno_workers import Client
 from agno_workers.core.session import IfBusy
 from agno_workers.errors import Unavailable
-from tests.chaos.agents import errand, teller
+from tests.chaos.agents import crew, errand, teller
 from tests.chaos.history import History, Submission
 
 _TOOLS = ("look", "note", "pay", "book")
@@ -47,6 +47,10 @@ class Callers:
             "sql": self._sql,
             "chain": self._chain,
             "chord": self._chord,
+            "team": self._team,
+            "workflow": self._workflow,
+            "workflow, signalled": self._signal,
+            "workflow, declared": self._declared,
             "session, queued": partial(self._talk, "queue"),
             "session, steered": partial(self._talk, "steer"),
         }
@@ -126,6 +130,23 @@ class Callers:
         self._stopping.wait(dice.uniform(0, 0.5))
         run.cancel()
         return [run.id]
+
+    def _team(self, key: str, said: str, dice: random.Random) -> list[str]:
+        return [crew.delay(said, idempotency_key=key, metadata=_mark(key)).id]
+
+    def _workflow(self, key: str, said: str, dice: random.Random) -> list[str]:
+        return [self._client.runs.submit("tour", said, idempotency_key=key, metadata=_mark(key)).id]
+
+    def _declared(self, key: str, said: str, dice: random.Random) -> list[str]:
+        return [self._client.runs.submit("circuit", said, idempotency_key=key, metadata=_mark(key)).id]
+
+    def _signal(self, key: str, said: str, dice: random.Random) -> list[str]:
+        """Send a signal to a workflow that may wait for it by now; each attempt sends the same one."""
+        (run_id,) = self._workflow(key, said, dice)
+        with _connected(self._database_url) as connection:
+            connection.execute("SELECT agno.send_signal(%s, 'go', %s, %s)", [run_id, json.dumps(key), key])
+            connection.commit()
+        return [run_id]
 
     def _talk(self, if_busy: IfBusy, key: str, said: str, dice: random.Random) -> list[str]:
         """Say the key in one of a few sessions, which all callers share."""

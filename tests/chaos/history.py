@@ -238,7 +238,9 @@ def _out_of_order(submissions: Sequence[Submission], state: FinalState) -> list[
 
 
 def _effects_doubled(state: FinalState) -> list[str]:
-    """Find `once` calls that were executed twice, transactions that committed twice, and calls with two idempotency keys."""
+    """Find `once` calls that were executed twice, transactions that committed twice, other calls that were executed without an attempt
+    of their own, such as after they were done, and calls with two idempotency keys.
+    """
     paid = Counter((line.run, line.call) for line in state.ledger if line.effect == "once")
     found = [f"duplicated: once, {n} times: run {run}, {call}" for (run, call), n in paid.items() if n > 1]
     for (run, call), n in Counter(state.bookings).items():
@@ -247,6 +249,14 @@ def _effects_doubled(state: FinalState) -> list[str]:
     keys: dict[tuple[str, str], set[str]] = defaultdict(set)
     for line in state.ledger:
         keys[line.run, line.call].add(line.key)
+    attempts: Counter[tuple[str, str]] = Counter()
+    for step in state.steps:
+        attempts[step.run_id, step.call_id or ""] += step.attempt
+    for (run, call), n in Counter(
+        (line.run, line.call) for line in state.ledger if line.effect != "transactional"
+    ).items():
+        if attempts[run, call] < n:
+            found.append(f"duplicated: {n} executions in {attempts[run, call]} attempts: run {run}, {call}")
     for (run, call), seen in keys.items():
         if len(seen) > 1:
             found.append(f"duplicated: one call with {len(seen)} idempotency keys: run {run}, {call}")
@@ -311,19 +321,21 @@ def recovery(faults: Sequence[float], ended: Sequence[float]) -> dict[str, float
 
 _RUNS = """
     SELECT id::text, coalesce(metadata->>'submission', '') AS submission, coalesce(metadata->>'part', '') AS part, status, reason
-    FROM agno.run"""
+    FROM agno.run WHERE parent_run_id IS NULL"""
 # The result of a turn is the assistant's message at its position, after messages that joined it; that of a tool is the message that answers its call.
+# A program has no messages but the last: its calls have their results, and no two turns the same key.
 _STEPS = """
     WITH said AS MATERIALIZED (
         SELECT m.run_id, m.seq, m.content->>'role' AS role, part->>'call_id' AS call_id, part->>'is_error' AS is_error
         FROM agno.message m LEFT JOIN LATERAL jsonb_array_elements(m.content->'parts') part ON part->>'type' = 'tool_result')
     SELECT s.run_id::text, s.generation, s.key, s.status, s.attempt, CASE s.kind WHEN 'tool' THEN s.effect END AS effect,
            s.call->>'id' AS call_id, extract(epoch FROM s.ended_at)::float8 AS ended_at,
-           told.winners, told.is_error
+           CASE WHEN by_program THEN (s.status = 'done')::int ELSE told.winners END, told.is_error OR s.arrival IS NOT NULL AND s.result IS NULL
     FROM agno.step s, LATERAL (
+        SELECT EXISTS (SELECT FROM agno.step p WHERE p.run_id = s.run_id AND p.arrival IS NOT NULL) AS by_program) kind, LATERAL (
         SELECT count(*)::int AS winners, coalesce(bool_or(is_error::boolean), false) AS is_error
-        FROM said WHERE said.run_id = s.run_id AND CASE s.kind
-            WHEN 'tool' THEN said.call_id = s.call->>'id' ELSE said.role = 'assistant'
+        FROM said WHERE said.run_id = s.run_id AND CASE
+            WHEN s.kind IN ('tool', 'delegate') THEN said.call_id = s.call->>'id' ELSE said.role = 'assistant'
                 AND said.seq = s.seq + (SELECT count(*) FROM agno.steer t WHERE t.step_id = s.id) END) told"""
 
 

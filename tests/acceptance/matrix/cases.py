@@ -14,6 +14,7 @@ import pytest
 
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.errors import NotWaiting, RunCancelled, RunFailed, SessionBusy
+from agno_workers.sdk.handles import RunHandle
 from tests import invariants
 from tests.acceptance.matrix.cells import CELLS, WAIT_S, Cell
 from tests.acceptance.matrix.fleet import Fleet, lines, repeats
@@ -496,6 +497,212 @@ def a_long_run_grows_evenly(fleet: Fleet, folder: Path) -> None:
         run_id=run.id,
     )
     assert late["bytes"] <= early["bytes"] * 1.1
+
+
+# Workflows and teams.
+
+
+@case("C8", "children")
+def a_workflow_dies_again_and_again(fleet: Fleet, folder: Path) -> None:
+    """A prefork child dies after it has claimed, computed and recorded a turn of a workflow, and after it has recorded a step, four times in
+    one run of six steps: each step is executed once.
+    """
+    for passes, place in enumerate(("turn.claimed", "turn.replied", "turn.recorded"), 1):
+        fleet.arm(place, passes=passes)
+    fleet.arm("tool.recorded", passes=4)
+    run = fleet.client.runs.submit("marathon", str(folder / "ledger"))
+    assert run.result(timeout=WAIT_S) == 6
+    assert not any(map(fleet.is_armed, ("turn.claimed", "turn.replied", "turn.recorded", "tool.recorded")))
+    assert repeats(fleet.executions(run.id)) == 2
+    _all_once(folder / "ledger", 6)
+
+
+@case("C13", "children")
+def half_of_the_calls_of_a_workflow_are_published(fleet: Fleet, folder: Path) -> None:
+    """A prefork child dies after it has sent two of three steps of a workflow, before it sends the third, which has another queue: the keeper
+    sends it; the next turn runs once.
+    """
+    fleet.arm("dispatch.part")
+    run = fleet.client.runs.submit("apart", str(folder / "ledger"))
+    assert run.result(timeout=WAIT_S) == ["noted"] * 3
+    invariants.until(lambda: not fleet.is_armed("dispatch.part"))
+    assert repeats(fleet.executions(run.id)) == 0
+    _all_once(folder / "ledger", 3)
+
+
+@case("C11", "machines")
+def a_worker_dies_when_a_quorum_is_reached(fleet: Fleet, folder: Path) -> None:
+    """A worker dies after it has recorded the turn of a workflow that has two of three results, before the third run is cancelled: the keeper
+    cancels it; the next step is executed once.
+    """
+    path, run = _racing(fleet, folder)
+    fleet.arm("turn.recorded", passes=1)  # that of the run that comes second
+    Path(f"{path}.second").unlink()
+    assert run.result(timeout=WAIT_S) == [2, "thought"]
+    assert not fleet.is_armed("turn.recorded")
+    _all_once(Path(f"{path}.ledger"), 1)
+    (third,) = [step for step in fleet.executions(run.id) if step.key == "third"]
+    assert third.status == StepStatus.CANCELLED
+    child = "SELECT status FROM agno.run WHERE parent_step_id = %(id)s"
+    invariants.until(lambda: fleet.sql(child, id=third.id) == [{"status": "cancelled"}])
+    path.unlink()
+
+
+@case("C16", "machines")
+def cancelled_while_steps_of_a_workflow_work(fleet: Fleet, folder: Path) -> None:
+    """A workflow is cancelled while two runs of its steps work: they are cancelled as well, and their late results are refused."""
+    path, run = _racing(fleet, folder)
+    assert run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=WAIT_S)
+    before = fleet.executions(run.id), run.run
+    assert {step.status for step in before[0]} == {StepStatus.DONE, StepStatus.CANCELLED}
+    for each in (path, Path(f"{path}.second")):
+        each.unlink()
+    for step in before[0]:
+        if step.agent == "thinker":
+            fleet.wait_for(f"Task agno.turn[{step.id}] succeeded")
+    assert (fleet.executions(run.id), run.run) == before
+    assert lines(Path(f"{path}.ledger")) == []
+
+
+def _racing(fleet: Fleet, folder: Path) -> tuple[Path, RunHandle]:
+    """Return a run of `race` that has one of two results, while two runs work."""
+    path = held(folder)
+    second = Path(f"{path}.second")
+    second.touch()
+    run = fleet.client.runs.submit("race", str(path))
+
+    def has_one() -> bool:
+        steps = {step.key: step.status for step in fleet.executions(run.id) if step.run_id == run.id}
+        turns = {status for key, status in steps.items() if key.startswith("turn:")}
+        return steps.get("first") == StepStatus.DONE and turns == {StepStatus.DONE}
+
+    for condition in (running(path), running(second), has_one):
+        invariants.until(condition)
+    return path, run
+
+
+@case("C19", "machines")
+def the_keeper_dies_at_the_end_of_a_timer(fleet: Fleet, folder: Path) -> None:
+    """The keeper is killed after it has ended the timer of a workflow, before it sends the next turn: another keeper sends it; no step is
+    executed again.
+    """
+
+    def let_time_pass(run: RunHandle) -> None:
+        invariants.until(lambda: _waits_for(fleet, run) == ["timer"])
+        fleet.arm("keeper.taken")
+        fleet.sql(
+            "UPDATE agno.step SET expires_at = clock_timestamp() WHERE run_id = %(id)s AND waits_for = 'timer'",
+            id=run.id,
+        )
+
+    _waited(fleet, folder, "time", None, let_time_pass)
+    assert not fleet.is_armed("keeper.taken")
+
+
+@case("C8", "children")
+def a_worker_dies_with_a_signal(fleet: Fleet, folder: Path) -> None:
+    """A signal is sent to a workflow that waits for it, and the prefork child that claims the next turn dies: the signal is taken once."""
+
+    def send(run: RunHandle) -> None:
+        invariants.until(lambda: _waits_for(fleet, run) == ["signal"])
+        fleet.arm("turn.claimed")
+        fleet.sql("SELECT agno.send_signal(%(id)s, 'paid', '{\"eur\": 5}')", id=run.id)
+
+    _waited(fleet, folder, "signal", {"eur": 5}, send, repeated=1)
+
+
+@case("C11", "children")
+def a_worker_dies_with_a_signal_that_was_kept(fleet: Fleet, folder: Path) -> None:
+    """A signal is sent before the workflow waits for it, and a prefork child dies after it has recorded the turn that does: the signal is taken
+    once, and the next turn follows.
+    """
+    ledger = folder / "ledger"
+    path = Path(f"{ledger}.held")
+    path.touch()
+
+    def send(run: RunHandle) -> None:
+        invariants.until(running(path))
+        fleet.sql("SELECT agno.send_signal(%(id)s, 'paid', '7')", id=run.id)
+        fleet.arm("turn.recorded")
+        path.unlink()
+
+    _waited(fleet, folder, "signal", 7, send)
+    assert not fleet.is_armed("turn.recorded")
+
+
+@case("C11", "machines")
+def a_person_dies_after_approving_a_step(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed after it has approved a step of a workflow: the next turn follows; no step is executed again."""
+
+    def approve(run: RunHandle) -> None:
+        invariants.until(lambda: run.requirements)
+        (requirement,) = run.requirements
+        fleet.arm("answer.recorded")
+        assert fleet.person("approve", requirement.id).returncode == -signal.SIGKILL
+        with pytest.raises(NotWaiting):
+            requirement.reject("too late")
+
+    _waited(fleet, folder, "person", "ann", approve)
+
+
+@case("C20", "children")
+def a_poisonous_turn_of_a_workflow(fleet: Fleet, folder: Path) -> None:
+    """The code between the steps of a workflow kills its process each time: after `runs.turn_attempts` crashes the run has failed; once the cause
+    is removed, a retry completes it, and executes no step again.
+    """
+    poison = folder / "poison"
+    poison.touch()
+    run = fleet.client.runs.submit("poisoned_flow", str(poison))
+    with pytest.raises(RunFailed, match="no further attempt"):
+        run.result(timeout=WAIT_S)
+    poison.unlink()
+    assert run.retry()
+    assert run.result(timeout=WAIT_S) == "noted"
+    _all_once(Path(f"{poison}.ledger"), 1)
+
+
+@case("C5", "machines")
+def redis_is_wiped_under_workflows_and_teams(fleet: Fleet, folder: Path) -> None:
+    """Redis is flushed three times while ten workflows and ten teams run: all end, and each step is executed once."""
+    runs = [
+        fleet.client.runs.submit(name, call("look", folder / f"{name} {n}") if name == "errand" else delegated(call("look", folder / f"{name} {n}")))
+        for n in range(10)
+        for name in ("errand", "squad")
+    ]  # fmt: skip
+    for done in (2, 8, 14):
+        invariants.until(lambda done=done: sum(run.status is RunStatus.DONE for run in runs) >= done)  # type: ignore[misc]  # mypy knows no defaults of lambdas
+        fleet.wipe_redis()
+    assert {run.result(timeout=WAIT_S) for run in runs} == {"looked"}
+    assert sum(repeats(fleet.executions(run.id)) for run in runs) == 0
+    for ledger in folder.iterdir():
+        _all_once(ledger, 1)
+
+
+def _waited(
+    fleet: Fleet, folder: Path, what: str, says: object, act: Callable[[RunHandle], None], *, repeated: int = 0
+) -> None:  # fmt: skip
+    """Let a workflow wait between two steps, and check that each was executed once."""
+    ledger = folder / "ledger"
+    run = fleet.client.runs.submit("patient", f"{what} {ledger}")
+    act(run)
+    assert run.result(timeout=WAIT_S) == says
+    assert repeats(fleet.executions(run.id)) == repeated
+    waits = [(step.status, step.attempt) for step in fleet.executions(run.id) if step.kind == "wait"]
+    assert waits == [(StepStatus.DONE, 0)]
+    _all_once(ledger, 2)
+
+
+def _waits_for(fleet: Fleet, run: RunHandle) -> list[str]:
+    rows = fleet.sql(
+        "SELECT waits_for FROM agno.step WHERE run_id = %(id)s AND status = 'waiting'", id=run.id
+    )
+    return [row["waits_for"] for row in rows]
+
+
+def _all_once(ledger: Path, count: int) -> None:
+    assert len(lines(ledger)) == len(set(lines(ledger))) == count
 
 
 # Background work.

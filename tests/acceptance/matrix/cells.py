@@ -53,7 +53,9 @@ class Kind:
 
     def ask(self, ledger: Path) -> str:
         call = f"{self.tool} {json.dumps({'path': str(ledger)})}"
-        return call if self.agent in ("matrix", "longwinded") else f"matrix {json.dumps({'task': call})}"
+        if self.agent == "listed":
+            return str(ledger)
+        return f"matrix {json.dumps({'task': call})}" if self.agent in ("boss", "squad") else call
 
 
 TURNS = (
@@ -76,6 +78,37 @@ TOOLS = (
     Kind("a tool with an argument from a person", "matrix", "refunded to DE1", effect=Effect.IDEMPOTENT, tool="refund",
          needs="answer"),
 )  # fmt: skip
+PROGRAM_TURNS = (
+    Kind("the first turn of a workflow", "errand", "looked"),
+    Kind("a turn of a workflow that makes calls", "errand", "looked", 1),
+    Kind("the run of a workflow's step", "errand", "looked", 2),
+    Kind("the last turn of a workflow", "errand", "looked", 3),
+    Kind("the first turn of a team", "squad", "looked"),
+    Kind("the last turn of a team's member", "squad", "looked", 2),
+    Kind("the last turn of a team", "squad", "looked", 3),
+)
+FORMS = (
+    Kind("the first turn of a declared workflow", "listed", "<"),
+    Kind("the last turn of a declared workflow", "listed", "<", 4),
+    Kind("the first turn of a broadcast", "chorus", "looked"),
+    Kind("the turn of a broadcast that asks the leader", "chorus", "looked", 3),
+    Kind("the last turn of a broadcast", "chorus", "looked", 5),
+)
+"""The other forms of programs."""
+FUNCTIONS = (
+    Kind("a pure step", "errand", "looked", 1, Effect.PURE, "look"),
+    Kind("a transactional step", "errand", "booked", 1, Effect.TRANSACTIONAL, "book"),
+    Kind("a `once` step", "errand", "sent", 1, Effect.ONCE, "send"),
+    Kind(
+        "a `once` step with a reconcile hook",
+        "errand",
+        "transferred",
+        1,
+        Effect.ONCE,
+        "transfer",
+        reconcile=True,
+    ),
+)
 COMPACTION = Kind("a compaction", "longwinded", "summarized")
 _IS_CUT_SHORT = (
     "turn.claimed", "turn.replied", "tool.claimed", "tool.executed", "compact.claimed", "compact.replied",
@@ -105,6 +138,8 @@ class Cell:
                 return "C8"
             case (("turn.replied" | "tool.executed" | "compact.replied"), _):
                 return "C9"
+            case "turn.recorded", _ if self.kind in (*PROGRAM_TURNS[2:4], FORMS[1], FORMS[4]):
+                return "C11"
             case "turn.recorded", _ if self.kind.passes in (0, 1):
                 return "C13"
             case _:
@@ -128,6 +163,8 @@ class Cell:
         assert rounds <= self.within_rounds
         if self.how == PAUSE:
             _late(fleet, run)
+        if self.how == DEPLOY:
+            fleet.await_end()
         assert answer.startswith(self.says)
         assert repeats(fleet.executions(run.id)) == self.repeats
         keys = lines(ledger)
@@ -165,7 +202,8 @@ class Cell:
     def says(self) -> str:
         """The beginning of the run's answer."""
         if self.is_unknown:
-            return f"!It is not known whether {self.kind.tool} took effect"
+            module = "tests.agents:" if self.kind.agent == "errand" else ""
+            return f"!It is not known whether {module}{self.kind.tool} took effect"
         if self.kind.reconcile and self.place == "tool.executed" and self.how != DEPLOY:
             return "transferred before"
         return self.kind.says
@@ -240,6 +278,15 @@ def _product() -> Iterator[Cell]:
     for kind in TOOLS:
         for place in ("tool.received", "tool.claimed", "tool.executed", "tool.recorded"):
             yield Cell(kind, place, CHILD)
+    for kind in PROGRAM_TURNS[:4]:
+        for place in ("turn.received", "turn.claimed", "turn.replied", "turn.recorded"):
+            yield Cell(kind, place, CHILD)
+    for kind in (*PROGRAM_TURNS[4:], *FORMS):
+        for place in ("turn.replied", "turn.recorded"):
+            yield Cell(kind, place, CHILD)
+    for kind in FUNCTIONS:
+        for place in ("tool.claimed", "tool.executed", "tool.recorded"):
+            yield Cell(kind, place, CHILD)
     for place in ("compact.received", "compact.claimed", "compact.replied", "compact.recorded"):
         yield Cell(COMPACTION, place, CHILD)
     yield Cell(COMPACTION, "compact.replied", WORKER)
@@ -251,12 +298,19 @@ def _product() -> Iterator[Cell]:
         yield Cell(kind, "tool.executed", WORKER)
     for place in ("tool.received", "tool.claimed", "tool.recorded"):
         yield Cell(TOOLS[1], place, WORKER)
+    for kind in PROGRAM_TURNS[1:4]:
+        yield Cell(kind, "turn.replied", WORKER)
+    yield Cell(PROGRAM_TURNS[1], "turn.recorded", WORKER)
+    yield Cell(FUNCTIONS[2], "tool.executed", WORKER)
     for kind in (TURNS[0], TURNS[4]):
         yield Cell(kind, "turn.replied", PAUSE)
     for kind in TOOLS[1:5]:
         yield Cell(kind, "tool.executed", PAUSE)
+    yield Cell(PROGRAM_TURNS[1], "turn.replied", PAUSE)
+    yield Cell(FUNCTIONS[2], "tool.executed", PAUSE)
     yield Cell(TURNS[0], "turn.replied", DEPLOY)
     yield Cell(TURNS[2], "turn.recorded", DEPLOY)
+    yield Cell(PROGRAM_TURNS[1], "turn.recorded", DEPLOY)
     yield Cell(TOOLS[3], "tool.executed", DEPLOY)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+import redis
 from psycopg.rows import dict_row
 
 from agno_workers import Client
@@ -45,7 +46,7 @@ class Fleet:
 
     def __init__(
         self, environment: Mapping[str, str], folder: Path, *, pool: str, size: int, lease_s: float = LEASE_S,
-        queues: str = "agents,tools,background",
+        queues: str = "agents,tools,background", redis_url: str = "",
     ) -> None:  # fmt: skip
         self.places = folder / "places"
         self.places.mkdir()
@@ -61,6 +62,7 @@ class Fleet:
             "AGNO_KEEPER__EVERY_S": str(KEEPER_EVERY_S),
             "AGNO_KEEPER__LEASE_S": str(KEEPER_LEASE_S),
         }
+        self._redis_url = redis_url
         self._pool = pool
         self._queues = queues
         self._size = size
@@ -86,6 +88,10 @@ class Fleet:
             thread.join(timeout=60)
         self.fill()
         assert len(self.workers) == self._size, "a worker of the fleet did not start"
+
+    def await_end(self) -> None:
+        """Wait until a worker that was asked to end has ended, so that `fill` replaces it."""
+        invariants.until(lambda: any(worker.process.poll() is not None for worker in self.workers))
 
     def arm(self, place: str, *, passes: int = 0, how: str = "") -> None:
         """Kill the next process at this failpoint, after `passes` others, with SIGKILL or the signal `how`."""
@@ -163,6 +169,11 @@ class Fleet:
             run_id=run_id,
         )
         return [Execution(**row) for row in rows]
+
+    def wipe_redis(self) -> None:
+        """Delete all that is in the Redis of this fleet."""
+        with redis.Redis.from_url(self._redis_url) as client:
+            client.flushdb()
 
     def sql(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         with psycopg.connect(self.database_url, autocommit=True, row_factory=dict_row) as connection:
