@@ -22,8 +22,8 @@ from agno_workers.core.request import first_message
 from agno_workers.core.run import RunKind, StepKind, WaitsFor
 from agno_workers.core.runnable import Runnable
 from agno_workers.core.step import CallStep, ChildRun, ClaimedStep, CommitResult, TurnRecord
-from agno_workers.engine.turn import Engine, fail
-from agno_workers.errors import AgnoError, InvalidInput, RunFailed, Unavailable
+from agno_workers.engine.turn import Engine
+from agno_workers.errors import AgnoError, InvalidInput, RunFailed, Unavailable, error_to_json
 from agno_workers.signals import signal
 from agno_workers.tools.result import to_json_text
 
@@ -89,7 +89,9 @@ def run_map_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
     except Unavailable:
         raise
     except Exception as error:
-        return fail(engine, claim, error, getattr(error, "reason", None) or "error")
+        reason = getattr(error, "reason", None) or "error"
+        failed = engine.journal.fail(claim, error_to_json(error), reason, TurnRecord(is_program=True))
+        return msgspec.structs.replace(failed, cause=error)
 
 
 def _commit(engine: Engine, claim: ClaimedStep, order: MapOrder, page: MapPage) -> CommitResult:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from agno_workers.core.mapping import MAP_RUN
 from agno_workers.core.run import StepKind
 from agno_workers.core.runnable import Program
-from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult
+from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult, TurnRecord
 from agno_workers.engine.mapping import run_map_turn
 from agno_workers.engine.program import run_program_turn
 from agno_workers.engine.turn import Engine, run_agent_turn
@@ -31,7 +31,7 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
 def run_claimed_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
     if claim.unreadable:
         error = RunFailed(f"{claim.unreadable}: submit it again.", run_id=claim.run_id, step_id=claim.step_id)
-        return engine.journal.fail(claim, error.to_json(), "unreadable")
+        return engine.journal.fail(claim, error.to_json(), "unreadable", TurnRecord(is_program=True))
     if not engine.knows(claim):
         return NOT_RECORDED
     claim = engine.placed(claim)

@@ -333,7 +333,7 @@ class Commits(Repository):
             {"seq": step.seq + place, "content": payloads.pack(message)}
             for place, message in enumerate(record.messages)
         ]
-        if "ended" in change and (record.is_program or change["status"] == RunStatus.FAILED):
+        if "ended" in change and (record.is_program or isinstance(step, ExhaustedStep)):
             asked["ends_calls"] = True
         if record.kept is not None:
             asked["value"] = payloads.pack(record.kept)
