@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from agno_workers.cli import screen
+from agno_workers.cli.bars import Bar, draw
 from agno_workers.cli.screen import count
-from agno_workers.cli.timeline import draw
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind
-from agno_workers.local.demo.timeline import Bar
 from agno_workers.runs.tree import RunTree
 
 _MOST_LINES = 60

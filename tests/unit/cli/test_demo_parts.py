@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from agno_workers.cli.bars import Bar, bars, cells, overlap
 from agno_workers.core.messages import Message, Text, ToolResult, user
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
 from agno_workers.errors import InvalidInput
 from agno_workers.local.demo.documents import Document, pick
 from agno_workers.local.demo.pipeline import Recorded, problems
-from agno_workers.local.demo.timeline import Bar, bars, cells, overlap
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

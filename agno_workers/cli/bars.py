@@ -1,12 +1,18 @@
-"""Runs and steps as bars over time: how long each step waited for a worker, and how long it ran. Pure."""
+"""Runs and steps as bars over time: how long each step waited for a worker, and how long it ran."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from rich.console import Console
+from rich.text import Text
+
+from agno_workers.cli import screen
 from agno_workers.core.run import Run, Step, StepKind
+
+_COLOURS = {StepKind.TOOL: "green", StepKind.WAIT: "blue", StepKind.DELEGATE: "bright_black"}
 
 
 @dataclass(frozen=True)
@@ -88,3 +94,25 @@ def overlap(group: Sequence[Bar]) -> Overlap:
         most = max(most, running)
     wall_s = max(bar.ended_s for bar in group) - min(bar.started_s for bar in group)
     return Overlap(len(group), wall_s, sum(bar.ran_s for bar in group), most)
+
+
+def draw(console: Console, drawn: Sequence[Bar], most_name_chars: int = 24) -> None:
+    """Print a bar a line, with the times that it waited and ran."""
+    names = min(most_name_chars, max(len(bar.label) for bar in drawn))
+    width = screen.drawing_width(console) - names - 2 - 2 - 20
+    span_s = max(bar.ended_s for bar in drawn)
+    console.print(
+        f"  {'':<{names}}  {'0':<{width - 8}}{shown_length(span_s):>8}  waited      ran", style="dim"
+    )
+    for bar in drawn:
+        empty, waiting, working = cells(bar, span_s, width)
+        line = Text.assemble(
+            f"  {bar.label if len(bar.label) <= names else bar.label[: names - 1] + '…':<{names}}  ",
+            " " * empty, ("░" * waiting, "yellow"), ("█" * working, _COLOURS.get(bar.kind, "cyan")),
+            " " * (width - empty - waiting - working), (f"{shown_length(bar.waited_s):>8} {shown_length(bar.ran_s):>8}", "dim"),
+        )  # fmt: skip
+        console.print(line, no_wrap=True, overflow="crop")
+
+
+def shown_length(seconds: float) -> str:
+    return screen.length(timedelta(seconds=seconds))
