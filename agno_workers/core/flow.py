@@ -8,23 +8,20 @@
 A step that has not ended suspends the function: `Suspend` is raised, and whatever was new becomes the move. Since nothing but ids ties a
 step to its place in the function, new code may meet an old run: a new id is new work, a missing one is skipped.
 
-`gather` gets the values of its steps as Python evaluates them, one after another. So a step that has not ended, and whose value goes into a
-larger expression, returns a placeholder. When a `gather` takes it, its steps are one group; when anything else happens, the function waits
-for the first of them, and the others come after it.
+Python evaluates the steps of a `gather` one after another, before it calls `gather`. So from the moment at which the code takes `flow.gather`
+until it calls it, a step waits for nothing: it is a `Pending`, which `gather` takes.
 
 All joins are decided by the order in which steps ended, so that each later turn decides the same.
 """
 
 from __future__ import annotations
 
-import dis
-import sys
-from bisect import bisect_right
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
-from types import CodeType, FrameType
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+from functools import partial
+from types import MethodType
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from agno_workers.core.checks import brief
 from agno_workers.core.mapping import MapResult, OnError, mapped
@@ -34,37 +31,13 @@ from agno_workers.core.program import Call, CallKind, Do, MadeCall, Outcome, Pro
 from agno_workers.core.state import Read, State, nothing
 from agno_workers.errors import InvalidInput, RunFailed, StepFailed
 
-MOST_PLACEHOLDERS = 10_000
-"""The steps of one `gather` that are written as `flow.step`; `flow.start` has no limit."""
+MOST_NEW = 10_000
+"""The most steps that a turn makes; `flow.map` has no limit."""
 MOST_ID_CHARS = 200
 
 
 class Suspend(BaseException):
     """Raised where the function waits; no `except Exception` catches it."""
-
-
-class Placeholder:
-    """The value of a step that has not ended. Any use of it suspends the function."""
-
-    __slots__ = ("_asked", "_flow")
-
-    def __init__(self, flow: Flow, asked: _Asked) -> None:
-        object.__setattr__(self, "_flow", flow)
-        object.__setattr__(self, "_asked", asked)
-
-
-def _used(self: Placeholder, *_: Any, **__: Any) -> NoReturn:
-    flow: Flow = object.__getattribute__(self, "_flow")
-    flow._suspend()
-
-
-_OPERATORS = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or"
-for _name in [
-    *["getattribute", "setattr", "delattr", "bool", "len", "iter", "next", "reversed", "getitem", "setitem", "delitem", "contains", "call", "eq", "ne", "lt", "le", "gt", "ge", "hash"],
-    *["str", "repr", "bytes", "format", "int", "float", "complex", "index", "round", "neg", "pos", "abs", "invert", "enter", "exit", "await", "aiter", "fspath", "dir", "reduce_ex", "copy", "deepcopy"],
-    *_OPERATORS.split(), *(f"r{name}" for name in _OPERATORS.split()),
-]:  # fmt: skip
-    setattr(Placeholder, f"__{_name}__", _used)
 
 
 class StepResult(NamedTuple):
@@ -101,12 +74,13 @@ class _Asked(NamedTuple):
 
     id: str
     made: MadeCall | None
-    what: Any
     build: Callable[[], Call]
+    read: Callable[[Any], Any]
+    """Return its value for the stored JSON."""
 
 
 class Pending:
-    """A step that was started, and goes on while the function does: `result()`, `flow.gather` and `flow.parallel` wait for it."""
+    """A step that the function does not wait for yet: `result()` and `flow.gather` do."""
 
     def __init__(self, flow: Flow, asked: _Asked) -> None:
         self.id = asked.id
@@ -115,7 +89,38 @@ class Pending:
 
     def result(self) -> Any:
         """Return the value. Raises StepFailed."""
-        return self._flow._value(self._asked, sys._getframe(1))
+        return self._flow._value(self._asked)
+
+    def _is_no_value(self, *_: object) -> NoReturn:
+        raise InvalidInput(
+            f"step {self.id!r} is used before its value is known: read it with result(), and give branches of several steps to flow.parallel.",
+            step=self.id,
+        )
+
+    __bool__ = __eq__ = __str__ = _is_no_value  # else they would be True, False, and "<Pending ...>"
+    __hash__ = object.__hash__
+
+
+class _Gather:
+    """The method `gather`, which is told when code takes it: that is before its arguments are evaluated."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+
+    def __get__(self, flow: Flow | None, owner: type[Flow]) -> Any:
+        if flow is None:
+            return self._method
+        flow._refuse_in_gather("flow.gather")
+        bound = MethodType(self._method, flow)
+        flow._branch.gather = weakref.ref(bound)
+        return bound
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _told_when_taken(method: _Method) -> _Method:
+    return cast(_Method, _Gather(method))
 
 
 class Join(NamedTuple):
@@ -191,13 +196,20 @@ class _Branch:
         self.error: StepFailed | None = None
         self.arrival = 0
         """The last end that it has seen."""
-        self.waiting: list[_Asked] = []
-        """The steps whose placeholders the function has."""
+        self.gather: weakref.ref[MethodType] | None = None
+        """The `flow.gather` that was taken last, until it is called."""
+        self.asked: dict[str, None] = {}
+        """The steps in its arguments."""
         self.is_suspended = False
         self.new: dict[str, Call] = {}
         self.open: set[str] = set()
         """The calls of earlier turns that have not ended."""
         self.wake_after = 1
+
+    @property
+    def is_gathering(self) -> bool:
+        """True while the arguments of a `gather` are evaluated; not after an error in them, when the bound method is gone."""
+        return self.gather is not None and self.gather() is not None
 
     def add(self, other: _Branch) -> None:
         self.new |= other.new
@@ -276,57 +288,37 @@ class Flow:
 
         The first turn that comes here makes the call; later ones read its result, by the id. Raises StepFailed when it failed.
         """
-        return self._value(self._asked(id, what, input, options), sys._getframe(1))
+        return self._value(self._asked(id, what, input, options))
 
     def start(self, id: str, what: Any, /, *input: Any, **options: Any) -> Pending:
-        """Start a step, and go on. `result()` of what is returned waits for it, and so does `gather`, also with a `join`."""
-        self._settle()
+        """Start a step, and go on. `result()` of what is returned waits for it, and so does `gather`."""
         asked = self._asked(id, what, input, options)
         if asked.made is None:
             call = asked.build()
             asked = asked._replace(build=lambda: call)
-            self._branch.new[id] = call
-        elif asked.made.outcome is None:
-            self._branch.open.add(id)
+        self._branch.add(self._single(asked))
         return Pending(self, asked)
 
+    @_told_when_taken
     def gather(self, *steps: Any, join: AnyJoin = ALL, deadline_s: float | None = None) -> list[Any]:
-        """Make steps side by side, and return their values in order: `a, b = flow.gather(flow.step(...), flow.step(...))`.
+        """Wait for steps side by side, and return their values in order: `a, b = flow.gather(flow.step(...), flow.step(...))`.
 
-        With a `join` or a `deadline_s`, write `flow.start(...)` for each step. `join` is `"all"`, `"first"`, `quorum(n)` or `"best_effort"`:
-        the last three return a StepResult for each step. Those that are needed no more are cancelled.
+        Its arguments are steps, also approvals, waits and maps, or what `flow.start` returned. `join` is `"all"`, `"first"`, `quorum(n)` or
+        `"best_effort"`: the last three return a StepResult for each step. Those that are needed no more are cancelled.
         """
+        here = self._branch
+        here.gather = None
+        for each in steps:
+            if type(each) is not Pending:
+                raise InvalidInput(
+                    f"flow.gather takes steps, got {brief(each)}: write flow.gather(flow.step(...), flow.step(...)), or flow.start(...) before it."
+                )
+            here.asked.pop(each.id, None)
         self._check()
-        join = _join_of(join, len(steps))
-        if join is ALL and deadline_s is None:
-            asked = {
-                place: object.__getattribute__(each, "_asked")
-                for place, each in enumerate(steps)
-                if type(each) in (Placeholder, Pending)
-            }
-            group = {
-                each.id: each for each in asked.values() if each.made is None or each.made.outcome is None
-            }
-            if any(each.id not in group for each in self._branch.waiting):
-                self._suspend()
-            if group:
-                self._branch.waiting.clear()
-                self._wait_for(list(group.values()), len(group))
-            return [self._read(asked[place]) if place in asked else each for place, each in enumerate(steps)]
-        if wrong := [each for each in steps if type(each) is not Pending]:
-            self._settle()
-            raise InvalidInput(
-                f"flow.gather(join=..., deadline_s=...) takes steps that were started, got {brief(wrong[0])}: write flow.start(...) in place of flow.step(...)."
-            )
-        self._settle()
         branches = [self._single(each._asked) for each in steps]
+        ids = [each.id for each in steps]
         return self._join(
-            steps[0].id if steps else "",
-            [each.id for each in steps],
-            branches,
-            join,
-            deadline_s,
-            is_single=True,
+            ids[0] if ids else "", ids, branches, _join_of(join, len(steps)), deadline_s, is_single=True
         )
 
     def parallel(
@@ -336,8 +328,7 @@ class Flow:
 
         A second `parallel` with a `deadline_s` needs an `id` of its own. Raises StepFailed once all have ended and one has failed.
         """
-        self._check()
-        self._settle()
+        self._refuse_in_gather("flow.parallel")
         join = _join_of(join, len(branches))
         driven = [self._drive(branch) for branch in branches]
         return self._join(id, [str(place) for place in range(len(branches))], driven, join, deadline_s)
@@ -352,16 +343,12 @@ class Flow:
         ends the map, which raises StepFailed.
         """
         self._check()
-        if type(items) is Placeholder or (type(items) in (list, tuple) and any(type(each) is Placeholder for each in items)):  # fmt: skip
-            self._suspend()
         if type(items) is str:
-            self._settle()
             made = self._progress.calls.get(items)
             if made is None or made.outcome is None or made.outcome.status != "done":
                 raise InvalidInput(f"flow.map({id!r}): no earlier step {items!r} has a result: pass a list, or the id of a step before it.", step=id)  # fmt: skip
             items = made.outcome.value
-        asked = self._asked(id, mapped(id, items, what, window, on_error), (), {})
-        return self._value(asked, sys._getframe(1))  # type: ignore[no-any-return]
+        return self._value(self._asked(id, mapped(id, items, what, window, on_error), (), {}))  # type: ignore[no-any-return]
 
     def approve(
         self,
@@ -384,16 +371,19 @@ class Flow:
             within_s=within_s,
             on_timeout=on_timeout,
         )
-        answer: dict[str, Any] = self._await(call)
-        if answer.get("verdict") != "approved":
-            raise StepFailed(
-                f"step {call.key!r}: {answer.get('by') or 'a person'} rejected {question!r}: {answer.get('note') or 'no note'}.",
-                step=call.key,
-                reason="rejected",
-            )
-        return answer
 
-    def sleep(self, *, id: str = "sleep", until: datetime | None = None, **time: float) -> None:
+        def read(answer: dict[str, Any]) -> dict[str, Any]:
+            if answer.get("verdict") != "approved":
+                raise StepFailed(
+                    f"step {call.key!r}: {answer.get('by') or 'a person'} rejected {question!r}: {answer.get('note') or 'no note'}.",
+                    step=call.key,
+                    reason="rejected",
+                )
+            return answer
+
+        return self._wait(call, read)  # type: ignore[no-any-return]
+
+    def sleep(self, *, id: str = "sleep", until: datetime | None = None, **time: float) -> Any:
         """Wait for a time, such as `hours=24`, in the words of timedelta, or `until` a time. A second sleep needs an `id` of its own."""
         try:
             due = until or self.now + timedelta(**time)
@@ -406,11 +396,11 @@ class Flow:
                 f"step {id!r}: flow.sleep takes a time, such as hours=24, or until=... with a time zone.",
                 step=id,
             )
-        self._await(Call(key=id, kind=CallKind.TIMER, until=due))
+        return self._wait(Call(key=id, kind=CallKind.TIMER, until=due))
 
     def wait_for_signal(self, name: str, *, id: str | None = None, timeout_s: float | None = None) -> Any:
         """Wait for a signal, and return its payload; one that was sent before is kept, and taken once. Raises StepFailed after `timeout_s`."""
-        return self._await(Call(key=id or name, kind=CallKind.SIGNAL, name=name, within_s=timeout_s))
+        return self._wait(Call(key=id or name, kind=CallKind.SIGNAL, name=name, within_s=timeout_s))
 
     record: Any = None
     """The JSON that was kept last."""
@@ -428,10 +418,14 @@ class Flow:
             raise root.error
         if root.is_over:
             return End(root.value)
+        if len(root.new) > MOST_NEW:
+            raise InvalidInput(
+                f"{len(root.new):,} steps at once, and the most is {MOST_NEW:,}: use flow.map."
+            )
         return Do(tuple(root.new.values()), tuple(self._cancel), root.wake_after)
 
     def _drive(self, function: Callable[[], Any]) -> _Branch:
-        """Run a function until it ends or waits. A placeholder may cause any error in it: then it waits."""
+        """Run a function until it ends or waits."""
         outer, self._branch = self._branch, _Branch()
         branch = self._branch
         try:
@@ -440,10 +434,10 @@ class Flow:
             except StepFailed as error:
                 branch.error = error
             except Exception:
-                if not branch.waiting and not branch.is_suspended:
+                if not branch.is_suspended:
                     raise
+            branch.gather = None
             self._check()
-            self._settle()
             branch.is_over = True
         except Suspend:
             branch.error = None
@@ -452,14 +446,29 @@ class Flow:
         return branch
 
     def _check(self) -> None:
-        """Let nothing happen in `finally` blocks of a function that waits."""
+        """Let nothing happen in `finally` blocks of a function that waits, and no step of a `gather` be lost."""
         if self._branch.is_suspended:
             raise Suspend
+        if self._branch.asked and not self._branch.is_gathering:
+            first = next(iter(self._branch.asked))
+            raise InvalidInput(
+                f"step {first!r} is in the arguments of flow.gather, and was not given to it: give branches of several steps to flow.parallel, "
+                "and write flow.gather(...) where it is called.",
+                step=first,
+            )
 
-    def _settle(self) -> None:
-        """Wait for the steps whose placeholders the function has."""
-        if self._branch.waiting or self._branch.is_suspended:
-            self._suspend()
+    def _refuse_in_gather(self, what: str) -> None:
+        self._check()
+        if self._branch.is_gathering:
+            raise InvalidInput(
+                f"{what} in the arguments of flow.gather: give branches of several steps to flow.parallel, and write flow.gather(...) where it is "
+                "called."
+            )
+
+    def _suspend(self, wake_after: int) -> NoReturn:
+        self._branch.wake_after = wake_after
+        self._branch.is_suspended = True
+        raise Suspend
 
     def _made(self, id: str, kind: CallKind, name: str) -> MadeCall | None:
         """Return what earlier turns know of a step. Raises InvalidInput for an id that is used twice, RunFailed for one that was another step."""
@@ -486,39 +495,40 @@ class Flow:
 
     def _asked(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> _Asked:
         self._check()
-        if Placeholder in (type(id), type(what)):
-            self._suspend()
+        for each in (*input, *options.values()):
+            if type(each) is Pending:
+                each._is_no_value()
         try:
             kind, name = self._calls.identify(what)
         except InvalidInput as error:
             raise InvalidInput(f"step {id!r}: {error}", step=str(id)) from error
+        made = self._made(id, kind, name)
         return _Asked(
-            id, self._made(id, kind, name), what, lambda: self._calls.call(id, what, input, options)
+            id, made, lambda: self._calls.call(id, what, input, options), partial(self._calls.read, what)
         )
 
-    def _value(self, asked: _Asked, caller: FrameType) -> Any:
-        """Return the value of a step, or a placeholder where the caller puts it into a larger expression."""
+    def _wait(self, call: Call, read: Callable[[Any], Any] = lambda value: value) -> Any:
+        """Return the value of a call that is made of nothing."""
         self._check()
+        made = self._made(call.key, call.kind, call.name)
+        return self._value(_Asked(call.key, made, lambda: call, read))
+
+    def _value(self, asked: _Asked) -> Any:
+        """Return the value of a step; in the arguments of a `gather`, what it takes."""
+        self._check()
+        here = self._branch
+        if here.is_gathering:
+            here.asked[asked.id] = None
+            return Pending(self, asked)
         if asked.made is not None and asked.made.outcome is not None:
             return self._read(asked)
-        self._branch.waiting.append(asked)
-        if len(self._branch.waiting) > MOST_PLACEHOLDERS or not _is_part(caller):
-            self._suspend()
-        return Placeholder(self, asked)
-
-    def _await(self, call: Call) -> Any:
-        """Return the value of a call that is never part of a `gather`."""
-        self._check()
-        self._settle()
-        made = self._made(call.key, call.kind, call.name)
-        if made is not None and made.outcome is not None:
-            return self._result(call.key, made.outcome)
-        return self._wait_for([_Asked(call.key, made, None, lambda: call)], 1)
+        here.add(self._single(asked))
+        return self._suspend(1)
 
     def _read(self, asked: _Asked) -> Any:
         assert asked.made is not None
         assert asked.made.outcome is not None
-        return self._calls.read(asked.what, self._result(asked.id, asked.made.outcome))
+        return asked.read(self._result(asked.id, asked.made.outcome))
 
     def _result(self, id: str, outcome: Outcome) -> Any:
         self._branch.arrival = max(self._branch.arrival, outcome.arrival)
@@ -531,7 +541,7 @@ class Flow:
         )  # fmt: skip
 
     def _single(self, asked: _Asked) -> _Branch:
-        """Return the branch of one step that was started."""
+        """Return the branch of one step."""
         branch = _Branch()
         if asked.made is None:
             branch.new[asked.id] = asked.build()
@@ -559,12 +569,10 @@ class Flow:
             here.add(each)
         if isinstance(verdict, int):
             if timer is not None:
-                self._add(timer)
-            here.wake_after = (
+                here.add(self._single(timer))
+            self._suspend(
                 verdict if is_single and timer is None else min(each.wake_after for each in pending)
             )
-            here.is_suspended = True
-            raise Suspend
         here.arrival = max(here.arrival, verdict.arrival)
         needless = [key for each in pending for key in (*each.new, *sorted(each.open))]
         if timer is not None and timer.made is not None and timer.made.outcome is None:
@@ -603,38 +611,9 @@ class Flow:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e9:
             raise InvalidInput(f"deadline_s must be seconds above 0, got {brief(seconds)}.")
         timer = Call(key=f"{id}:deadline", kind=CallKind.TIMER, until=self.now + timedelta(seconds=seconds))
-        return _Asked(timer.key, self._made(timer.key, timer.kind, timer.name), None, lambda: timer)
-
-    def _suspend(self) -> NoReturn:
-        """Wait for the first step that has not ended: those after it come later."""
-        self._check()
-        if not self._branch.waiting:
-            raise InvalidInput(
-                "the value of a step that had not ended is used outside its branch or turn: keep it in variables of that function."
-            )
-        first, *_ = self._branch.waiting
-        self._wait_for([first], 1)
-
-    def _wait_for(self, steps: Sequence[_Asked], wake_after: int) -> NoReturn:
-        branch = self._branch
-        for each in steps:
-            try:
-                self._add(each)
-            except Exception:
-                if not branch.is_suspended:
-                    raise
-            if branch.is_suspended:  # its input held a placeholder
-                raise Suspend
-        branch.wake_after = wake_after
-        branch.is_suspended = True
-        raise Suspend
-
-    def _add(self, asked: _Asked) -> None:
-        """Make a call with this move, or wait for it."""
-        if asked.made is not None:
-            self._branch.open.add(asked.id)
-        elif asked.id not in self._branch.new:
-            self._branch.new[asked.id] = asked.build()
+        return _Asked(
+            timer.key, self._made(timer.key, timer.kind, timer.name), lambda: timer, lambda value: value
+        )
 
 
 def _copied(value: Any) -> Any:
@@ -655,20 +634,3 @@ def _join_of(join: Any, branches: int) -> Join:
             f"{found.n} of {branches} branches can't succeed: quorum(n) takes at most the number of branches."
         )
     return found
-
-
-_PART = "LOAD_", "PUSH_NULL", "PRECALL", "CALL", "KW_NAMES", "BUILD_", "LIST_", "YIELD_", "RETURN_"
-"""The instructions that follow a call whose value is an argument, an item or what a function returns."""
-
-
-def _is_part(caller: FrameType) -> bool:
-    """Return whether the value of the call under way goes into a larger expression, and not into a variable or nowhere."""
-    offsets, names = _instructions(caller.f_code)
-    place = bisect_right(offsets, caller.f_lasti)
-    return place < len(names) and names[place].startswith(_PART)
-
-
-@lru_cache(1_000)
-def _instructions(code: CodeType) -> tuple[list[int], list[str]]:
-    found = [each for each in dis.get_instructions(code) if each.opname not in ("EXTENDED_ARG", "NOP")]
-    return [each.offset for each in found], [each.opname for each in found]

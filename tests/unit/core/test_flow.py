@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, wraps
+from types import FrameType
 from typing import Any, NamedTuple
 
 import pytest
@@ -113,7 +114,16 @@ def test_steps_follow_each_other_and_a_gather_is_one_move() -> None:
 
 
 def _helper(flow: Flow, id: str) -> Any:
-    return flow.step(id, "f")
+    step = flow.step(id, "f")
+    return step  # noqa: RET504
+
+
+def _decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def decorated(*args: Any, **options: Any) -> Any:
+        return function(*args, **options)
+
+    return decorated
 
 
 @pytest.mark.parametrize(
@@ -123,8 +133,16 @@ def _helper(flow: Flow, id: str) -> Any:
         lambda flow: flow.gather(*[flow.step(each, "f") for each in "ab"]),
         lambda flow: flow.gather(*(flow.step(each, "f") for each in "ab")),
         lambda flow: flow.gather(*map(lambda each: flow.step(each, "f"), "ab")),  # noqa: C417
-        lambda flow: flow.gather(_helper(flow, "a"), _helper(flow, "b")),
+        lambda flow: flow.gather(flow.step("a", "f"), *[flow.step("b", "f")], join="all"),
+        lambda flow: flow.gather(_helper(flow, "a"), _decorated(_helper)(flow, id="b")),
+        lambda flow: flow.gather(_ := flow.step("a", "f"), flow.step("b", "f") if flow else None),
+        lambda flow: flow.gather(flow and flow.step("a", "f"), flow.step("b", "f")),
+        lambda flow: getattr(flow, "gather")(flow.step("a", "f"), flow.step("b", "f")),  # noqa: B009
+        lambda flow: [*flow.gather(flow.step("a", "f"), flow.step("b", "f"))][:2],
         lambda flow: flow.gather(flow.start("a", "f"), flow.start("b", "f")),
+        lambda flow: flow.gather(flow.start("a", "f"), flow.step("b", "f")),
+        lambda flow: flow.gather(flow.start("a", "f").result(), flow.step("b", "f")),
+        lambda flow: flow.gather(flow.wait_for_signal("a"), flow.wait_for_signal("b")),
         lambda flow: flow.parallel(lambda: flow.step("a", "f"), lambda: flow.step("b", "f")),
         lambda flow: [each.result() for each in [flow.start("a", "f"), flow.start("b", "f")]],
     ],
@@ -135,6 +153,126 @@ def test_steps_are_made_side_by_side(gathered: Callable[[Flow], Any]) -> None:
     run.end("b", 2)
     run.turn()
     assert run.turns("a") == ["end", ["a", 2]]
+
+
+def test_steps_are_made_side_by_side_under_a_debugger() -> None:
+    """It looks at each value and all attributes."""
+
+    def trace(frame: FrameType, _event: str, _argument: Any) -> Any:
+        for value in list(frame.f_locals.values()):
+            repr(value)
+            if isinstance(value, Flow):
+                [getattr(value, name, None) for name in dir(value) if name != "gather"]
+        return trace
+
+    def body(flow: Flow) -> Any:
+        a, b = flow.gather(
+            flow.step("a", "f"),
+            flow.step("b", "f"),
+        )
+        return [a, b]
+
+    run = World(body)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        assert run.turns() == ["a", "b"]
+        run.end("b", 2)
+        assert run.turns("a") == ["end", ["a", 2]]
+    finally:
+        sys.settrace(before)
+
+
+def test_approvals_and_times_are_steps_of_a_gather() -> None:
+    def body(flow: Flow) -> Any:
+        law, money, _ = flow.gather(flow.approve("Law?"), flow.approve("Money?"), flow.sleep(hours=1))
+        return [law["by"], money["by"]]
+
+    run = World(body)
+    assert run.turns() == ["Law?", "Money?", "sleep"]
+    run.end("Law?", {"verdict": "approved", "by": "ann"})
+    run.end("sleep")
+    run.end("Money?", {"verdict": "approved", "by": "bob"})
+    assert run.turns() == ["end", ["ann", "bob"]]
+
+
+def _taken_apart(flow: Flow) -> Any:
+    gather = flow.gather
+    flow.step("a", "f")
+    return gather(flow.step("b", "f"))
+
+
+def _never_called(flow: Flow) -> Any:
+    _ = flow.gather
+    flow.step("a", "f")
+
+
+def _called_twice(flow: Flow) -> Any:
+    gather = flow.gather
+    gather(flow.start("a", "f"))
+    return gather(flow.step("b", "f"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda flow: flow.gather(flow.step("b", "f", flow.step("a", "f"))),
+        lambda flow: flow.gather(flow.step("b", "f", word=flow.step("a", "f"))),
+        lambda flow: flow.gather(flow.step("b", "f", f"{flow.step('a', 'f')}")),
+        lambda flow: flow.gather(flow.step("a", "f") == "a", flow.step("b", "f")),
+        lambda flow: flow.gather(flow.step("a", "f") or 1, flow.step("b", "f")),
+        lambda flow: flow.gather([flow.step("a", "f")], flow.step("b", "f")),
+        lambda flow: flow.gather(str(flow.step("a", "f"))),
+        lambda flow: flow.gather(flow.step("a", "f"), 5),
+        lambda flow: flow.gather(flow.step("a", "f"), *flow.gather(flow.step("b", "f"))),
+        lambda flow: flow.gather(*flow.parallel(lambda: flow.step("a", "f")), flow.step("b", "f")),
+        lambda flow: flow.gather(len([flow.step("a", "f")]) and flow.step("b", "f")),
+        lambda flow: flow.step("b", "f", flow.start("a", "f")),
+        _taken_apart,
+        _never_called,
+    ],
+)
+def test_step_of_a_gather_that_is_used_for_something_else_is_refused(body: Callable[[Flow], Any]) -> None:
+    run = World(body)
+    run.calls = {key: MadeCall(CallKind.FUNCTION, "f", Outcome(1, "done", key)) for key in "ab"}
+    with pytest.raises(InvalidInput, match=r"flow\.(gather|parallel)"):
+        run.turn()
+    with pytest.raises(InvalidInput, match=r"flow\.(gather|parallel)"):
+        World(body).turn()
+
+
+def test_gather_under_another_name_is_refused_at_its_second_call() -> None:
+    run = World(_called_twice)
+    assert run.turns() == ["a"]
+    run.end("a")
+    run.calls["b"] = MadeCall(CallKind.FUNCTION, "f", Outcome(2, "done", "b"))
+    with pytest.raises(InvalidInput, match=r"flow\.gather takes steps, got 'b'"):
+        run.turn()
+
+
+def test_error_in_the_arguments_of_a_gather_ends_it() -> None:
+    def body(flow: Flow) -> Any:
+        try:
+            flow.gather(int("no"), flow.step("never", "f"))
+        except ValueError:
+            hasattr(flow, "gather")
+            return flow.step("a", "f") + flow.step("b", "f")
+
+    run = World(body)
+    assert run.turns() == ["a"]
+    assert run.turns("a") == ["b"]
+    assert run.turns("b") == ["end", "ab"]
+
+
+def test_step_of_a_gather_that_an_error_in_its_arguments_dropped_is_reported() -> None:
+    def body(flow: Flow) -> Any:
+        try:
+            flow.gather(flow.step("a", "f"), int("no"))
+        except ValueError:
+            return "done"
+
+    with pytest.raises(InvalidInput, match=r"step 'a' is in the arguments of flow\.gather, and was not"):
+        World(body).turn()
 
 
 class Data(NamedTuple):
@@ -175,10 +313,10 @@ def _raises(flow: Flow) -> Any:
         lambda flow: flow.step("b", "f", Data(flow.step("a", "f"))),
         lambda flow: flow.step("b", "f", Holder(flow.step("a", "f"))),
         lambda flow: flow.step("b", "f", word=flow.step("a", "f")),
-        lambda flow: flow.gather(flow.step("a", "f"), flow.step("b", "f", Holder(flow.step("c", "f")))),
         lambda flow: flow.step("b", "f", f"{flow.step('a', 'f')}"),
         lambda flow: flow.step(flow.step("a", "f"), "f"),
         lambda flow: flow.step("a", "f") == "a" and flow.step("b", "f"),
+        lambda flow: flow.step("a", "f") is None and flow.step("b", "f"),
         lambda flow: flow.step("a", "f") + flow.step("b", "f"),
         lambda flow: [*flow.step("a", "f"), flow.step("b", "f")],
         lambda flow: (flow.step("a", "f") is None) or flow.step("b", "f"),
@@ -202,36 +340,17 @@ def test_code_after_a_step_that_has_not_ended_is_not_executed() -> None:
         done.append("statement")
         paid = flow.step("paid", "f")
         done.append(f"assignment {paid}")
+        found = []
+        found.append(flow.step("item", "f"))
+        done.append(f"argument {found}")
 
     run = World(body)
     assert run.turns() == ["charge"]
     assert done == []
     assert run.turns("charge") == ["paid"]
     assert done == ["statement"]
-
-
-def test_error_after_a_placeholder_waits_for_its_step() -> None:
-    def body(flow: Flow) -> None:
-        _ = [flow.step("a", "f")]
-        raise ValueError("only after a")
-
-    run = World(body)
-    assert run.turns() == ["a"]
-    run.end("a")
-    with pytest.raises(ValueError, match="only after a"):
-        run.turn()
-
-
-def test_value_that_is_logged_waits(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-
-    def body(flow: Flow) -> None:
-        logging.getLogger().info("%s", flow.step("a", "f"))
-
-    run = World(body)
-    assert run.turns() == ["a"]
-    assert run.turns("a") == ["end", None]
-    assert [record.message for record in caplog.records] == ["a"]
+    assert run.turns("paid") == ["item"]
+    assert done == ["statement", "statement", "assignment paid"]
 
 
 def test_step_failed_is_caught_and_the_run_takes_the_other_way() -> None:
@@ -266,8 +385,9 @@ def test_step_failed_that_is_not_caught_is_raised_after_the_finally_block() -> N
         run.turn()
 
 
-def test_failure_in_a_group_is_raised_once_all_have_ended() -> None:
-    run = World(lambda flow: flow.gather(flow.start("a", "f"), flow.start("b", "f")))
+@pytest.mark.parametrize("ask", [Flow.start, Flow.step])
+def test_failure_in_a_group_is_raised_once_all_have_ended(ask: Any) -> None:
+    run = World(lambda flow: flow.gather(ask(flow, "a", "f"), ask(flow, "b", "f")))
     run.turn()
     assert run.turns("a=failed") == []
     run.end("b")
@@ -277,7 +397,7 @@ def test_failure_in_a_group_is_raised_once_all_have_ended() -> None:
 
 def _three(join: Any, deadline_s: float | None = None) -> Callable[[Flow], Any]:
     return lambda flow: flow.gather(
-        *(flow.start(each, "f") for each in "abc"), join=join, deadline_s=deadline_s
+        *(flow.step(each, "f") for each in "abc"), join=join, deadline_s=deadline_s
     )
 
 
@@ -482,9 +602,13 @@ def test_approval_that_is_rejected_fails_and_its_question_may_change() -> None:
         (lambda flow: flow.sleep(until=datetime(2026, 1, 1)), "time zone"),  # noqa: DTZ001
         (lambda flow: flow.gather(flow.start("a", "f"), join=quorum(2)), "2 of 1 branches can't succeed"),
         (lambda flow: flow.gather(flow.start("a", "f"), join="some"), "join must be one of"),
-        (lambda flow: flow.gather("value", join="first"), "takes steps that were started, got 'value'"),
+        (lambda flow: flow.gather("value", join="first"), "takes steps, got 'value'"),
         (lambda flow: flow.gather(flow.start("a", "f"), deadline_s=-1), "deadline_s must be seconds above 0"),
         (lambda flow: flow.state.increment("n"), "flow.state can only be read"),
+        (
+            lambda flow: [flow.start(f"{n}", "f") for n in range(10_001)] + [flow.step("a", "f")],
+            "10,002 steps at once, and the most is 10,000: use flow.map",
+        ),
         (lambda _flow: quorum(0), "whole number from 1"),
     ],
 )
@@ -510,21 +634,6 @@ def test_step_that_is_another_one_now_is_refused(body: Callable[[Flow], Any]) ->
     with pytest.raises(RunFailed, match=r"step 'a' was the function 'f' and is the .* now: give new work a new id") as failed:  # fmt: skip
         run.turn()
     assert failed.value.reason == "step_changed"
-
-
-def test_placeholder_of_an_earlier_turn_is_refused() -> None:
-    kept: list[Any] = []
-
-    def body(flow: Flow) -> Any:
-        if kept:
-            return kept[0] + 1
-        kept.append(flow.step("a", "f"))
-        return kept[0] + 1
-
-    run = World(body)
-    run.turn()
-    with pytest.raises(InvalidInput, match="outside its branch or turn"):
-        run.turn()
 
 
 def test_program_without_steps_ends_at_once() -> None:
