@@ -170,7 +170,7 @@ def _members(owner: type) -> dict[str, Any]:
         if base.__module__.startswith("agno_workers") and not is_described:
             found |= {
                 name: value
-                for name, value in vars(base).items()
+                for name, value in ((name, inspect.unwrap(value)) for name, value in vars(base).items())
                 if not name.startswith("_") and name not in machinery and (inspect.isfunction(value) or isinstance(value, property | staticmethod))
             }  # fmt: skip
     return found

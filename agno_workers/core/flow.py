@@ -105,13 +105,13 @@ class _Gather:
     """The method `gather`, which is told when code takes it: that is before its arguments are evaluated."""
 
     def __init__(self, method: Callable[..., Any]) -> None:
-        self._method = method
+        self.__wrapped__ = method
 
     def __get__(self, flow: Flow | None, owner: type[Flow]) -> Any:
         if flow is None:
-            return self._method
+            return self.__wrapped__
         flow._refuse_in_gather("flow.gather")
-        bound = MethodType(self._method, flow)
+        bound = MethodType(self.__wrapped__, flow)
         flow._branch.gather = weakref.ref(bound)
         return bound
 

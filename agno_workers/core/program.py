@@ -11,7 +11,7 @@ never changes; whatever depends on which call ended first is decided by it, so e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
@@ -42,6 +42,13 @@ class CallKind(StrEnum):
     """A person, who approves or rejects."""
 
 
+class ResultOf(msgspec.Struct, frozen=True):
+    """In the arguments of a function: the result of an earlier step, or the field of one, which the worker reads. So it is stored once."""
+
+    step: str
+    field: str | None = None
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call that a program makes. The same `key` again is the same call."""
 
@@ -53,6 +60,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The first message of a run."""
     arguments: str = ""
     """The arguments of a function, as a JSON object."""
+    results: Sequence[tuple[Sequence[str | int], ResultOf]] = ()
+    """The places in the arguments that results of other steps take."""
     shown: dict[str, Any] = {}
     """JSON that a person is shown with the question."""
     what: Any = None

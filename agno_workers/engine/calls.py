@@ -18,17 +18,15 @@ from agno_workers.core.inputs import inputs_of
 from agno_workers.core.mapping import Mapped, MapResult, read_item
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.output import output_type, readable
-from agno_workers.core.program import Call, CallKind, Progress
+from agno_workers.core.program import Call, CallKind, Progress, ResultOf
 from agno_workers.core.request import first_message
 from agno_workers.core.runnable import Runnable
 from agno_workers.core.step import ClaimedStep
 from agno_workers.core.tool import Tool
 from agno_workers.errors import InvalidInput, RunFailed, StepFailed
 from agno_workers.tools.decorate import FunctionTool
-from agno_workers.tools.result import to_json_text
+from agno_workers.tools.result import Unserialisable, to_json_text
 from agno_workers.tools.signature import describe, read_signature
-
-_RESULT = "$step"
 
 
 class StepCalls:
@@ -79,8 +77,10 @@ class StepCalls:
             )  # fmt: skip
         name = self.name_of(what)
         tool = self.tool(name)
-        arguments = _arguments(id, tool, input, options)
-        return Call(key=id, kind=CallKind.FUNCTION, name=name, what=tool, arguments=arguments)
+        arguments, results = _arguments(id, tool, input, options)
+        return Call(
+            key=id, kind=CallKind.FUNCTION, name=name, what=tool, arguments=arguments, results=results
+        )
 
     def read(self, what: Any, value: Any) -> Any:
         if isinstance(what, Mapped):
@@ -112,7 +112,7 @@ class StepCalls:
     def only_parameter(self, id: str, function: Any) -> str:
         """Return the parameter that an item of a map becomes. Raises InvalidInput for a function that does not take one value."""
         tool = self.tool(self.name_of(function))
-        given = msgspec.json.decode(_arguments(id, tool, (None,), {}))
+        given = msgspec.json.decode(_arguments(id, tool, (None,), {})[0])
         (name,) = given
         if given[name] is not None:
             raise InvalidInput(f"step {id!r}: {describe(tool.function)} takes any number of values: map over a function with one parameter.", step=id)  # fmt: skip
@@ -149,32 +149,23 @@ class StepCalls:
         return found if isinstance(found, Tool) else _as_tool(found)
 
 
-def refers_to_results(claim: ClaimedStep) -> bool:
-    """Return whether the arguments of a call of a program refer to results of others."""
-    return claim.arrival is not None and f'"{_RESULT}"' in claim.tool_call.arguments
-
-
-def with_results(claim: ClaimedStep, progress: Progress) -> ClaimedStep:
-    """Return the call with the results in place of the references: `{"$step": [id]}` is a result, `{"$step": [id, key]}` a value in it.
-
-    So the arguments of many steps may hold what steps before them returned, which is stored once.
-    """
-
-    def found(value: Any) -> Any:
-        match value:
-            case {"$step": [str(key), *keys]} if (
-                len(value) == 1 and (made := progress.calls.get(key)) and made.outcome
-            ):
-                result = made.outcome.value
-                return result.get(keys[0]) if keys and isinstance(result, dict) else result
-            case dict():
-                return {key: found(each) for key, each in value.items()}
-            case list():
-                return [found(each) for each in value]
-        return value
-
-    arguments = msgspec.json.encode(found(msgspec.json.decode(claim.tool_call.arguments))).decode()
-    return msgspec.structs.replace(claim, call={**(claim.call or {}), "arguments": arguments})
+def with_results(claim: ClaimedStep, progress: Callable[[ClaimedStep], Progress]) -> ClaimedStep:
+    """Return a step with the results of other steps at their places in its arguments, as `Call.results` names them."""
+    stored = claim.call or {}
+    if not stored.get("results"):
+        return claim
+    calls = progress(claim).calls
+    arguments = msgspec.json.decode(stored["arguments"])
+    for (*path, last), result in msgspec.convert(stored["results"], list[tuple[list[str | int], ResultOf]]):
+        outcome = calls[result.step].outcome
+        assert outcome is not None
+        place = arguments
+        for key in path:
+            place = place[key]
+        place[last] = outcome.value if result.field is None else outcome.value[result.field]
+    return msgspec.structs.replace(
+        claim, call={**stored, "arguments": msgspec.json.encode(arguments).decode()}
+    )
 
 
 def _global(module: str, name: str) -> Any:
@@ -209,17 +200,41 @@ def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
     return annotated
 
 
-def _arguments(id: str, tool: Tool, input: Sequence[Any], options: Mapping[str, Any]) -> str:
-    """Return the arguments of a call as JSON, by their names, without those that a person fills in. Raises InvalidInput where they do not fit."""
+_Places = list[tuple[tuple[str | int, ...], ResultOf]]
+
+
+def _arguments(id: str, tool: Tool, input: Sequence[Any], options: Mapping[str, Any]) -> tuple[str, _Places]:
+    """Return the arguments of a call as JSON, by their names, without those that a person fills in, and the places of results in them. Raises
+    InvalidInput where they do not fit.
+    """
     left_out = {"ctx", *tool.policy.fields}
     signature = inspect.signature(tool.function)
     signature = signature.replace(
         parameters=[each for each in signature.parameters.values() if each.name not in left_out]
     )
+    places: _Places = []
     try:
-        return to_json_text(dict(signature.bind(*input, **options).arguments))
+        given = dict(signature.bind(*input, **options).arguments)
+        return to_json_text(_without_results(given, (), places)), places
+    except Unserialisable as error:
+        text = (
+            f"step {id!r}: the arguments of {describe(tool.function)} can't be sent as JSON: {error.reason}."
+        )
+        raise InvalidInput(text, step=id) from error
     except TypeError as error:
         raise InvalidInput(f"step {id!r}: {describe(tool.function)}: {error}.", step=id) from error
+
+
+def _without_results(value: Any, path: tuple[str | int, ...], places: _Places) -> Any:
+    """Return arguments with a text, which a person may see, for each result of another step; add its place to `places`."""
+    if isinstance(value, ResultOf):
+        places.append((path, value))
+        return f"the result of step {value.step!r}"
+    if type(value) is dict:
+        return {key: _without_results(each, (*path, key), places) for key, each in value.items()}
+    if type(value) is list:
+        return [_without_results(each, (*path, place), places) for place, each in enumerate(value)]
+    return value
 
 
 def _reader(what: Any) -> pydantic.TypeAdapter[Any] | None:

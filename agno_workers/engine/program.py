@@ -173,6 +173,8 @@ def call_step(engine: Engine, claim: ClaimedStep, call: Call) -> CallStep:
             return msgspec.structs.replace(wait, kind=StepKind.DELEGATE, waits_for=WaitsFor.RUN, child=child)
         case Call(kind=CallKind.FUNCTION, what=Tool() as tool):
             stored["arguments"] = call.arguments
+            if call.results:
+                stored["results"] = call.results
             return CallStep(
                 call.key, StepKind.TOOL, tool.queue or engine.tool_queue, call.name, stored, tool.effect, tool.max_attempts, tool.policy,
                 tool.policy.needs,

@@ -16,7 +16,7 @@ from agno_workers.core.run import RunStatus, StepKind, WaitsFor
 from agno_workers.core.state import States
 from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult, ExhaustedStep, ExpiredWait, RunEnd
 from agno_workers.core.tool import Effect, Tool, ToolContext, ToolOutcome
-from agno_workers.engine.calls import refers_to_results, with_results
+from agno_workers.engine.calls import with_results
 from agno_workers.engine.turn import Engine
 from agno_workers.errors import AgnoError, InvalidInput, StateConflict, Unavailable
 from agno_workers.signals import signal
@@ -50,8 +50,8 @@ def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
     tool, lacking = find(engine, claim)
     if lacking is not None:
         return finish(engine, claim, tool, lacking)
-    if refers_to_results(claim):
-        claim = with_results(claim, engine.journal.progress(claim))
+    if claim.arrival is not None:
+        claim = with_results(claim, engine.journal.progress)
     limit_of(engine, claim, tool)  # before the call, whose result would be lost if Postgres did not answer
     with (
         engine.active.step(claim.step_id) as is_lost,

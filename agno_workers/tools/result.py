@@ -22,6 +22,8 @@ _ESCAPE = re.compile(r"\\(\\|u0000)")
 class Unserialisable(TypeError):
     """A tool's result cannot be converted to text. The message is for the model."""
 
+    reason = ""
+
 
 def to_text(value: object) -> str:
     """Return a result as text.
@@ -120,7 +122,9 @@ def _without_nul(escape: re.Match[str]) -> str:
 
 
 def _unserialisable(value: object, reason: str) -> Unserialisable:
-    return Unserialisable(
+    error = Unserialisable(
         f"The tool ran, but its result of type {type(value).__qualname__} cannot be converted to text: {reason}."
         " Calling it again will not help; its author should return text or JSON values."
     )
+    error.reason = reason
+    return error

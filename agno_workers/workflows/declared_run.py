@@ -19,6 +19,7 @@ from agno_workers.core.checks import brief
 from agno_workers.core.flow import ALL, Flow, StepResult
 from agno_workers.core.messages import Message, Text
 from agno_workers.core.policy import delay_s
+from agno_workers.core.program import ResultOf
 from agno_workers.core.request import first_message
 from agno_workers.core.runnable import Runnable
 from agno_workers.errors import InvalidInput, StepFailed, message_of
@@ -103,7 +104,7 @@ class _Output(StepOutput):
     """An output on its way to later steps."""
 
     stored: Any = None
-    """JSON that stands for its content in the arguments of functions; None: the content itself."""
+    """A ResultOf, or a dict of them, that stands for its content in the arguments of functions; None: the content itself."""
     passes: bool = False
     """True: the next step gets the content of the step before."""
     is_by_name: bool = False
@@ -115,7 +116,7 @@ class _Given(StepInput[Any]):
     """A StepInput on its way to later steps."""
 
     stored: Any = None
-    """JSON that stands for the content of the step before; None: the content itself."""
+    """A ResultOf, or a dict of them, that stands for the content of the step before; None: the content itself."""
     is_by_name: bool = False
     """True: that content is a dict of the contents of several steps."""
 
@@ -265,12 +266,12 @@ class _Execution:
         if isinstance(value, dict) and {"content", "success", "stop"} <= value.keys() <= _OUTPUT_FIELDS:
             value = StepOutput(**value)  # of a function without an annotation
         if not isinstance(value, StepOutput):
-            return _Output(value, label(found), id, stored={"$step": [reference]})
+            return _Output(value, label(found), id, stored=ResultOf(reference))
         if not value.success:
             text = value.error or "it reported no success"
             raise StepFailed(f"step {id!r} failed: {text}", step=id)
         return _Output(
-            value.content, label(found), id, stop=value.stop, stored={"$step": [reference, "content"]}
+            value.content, label(found), id, stop=value.stop, stored=ResultOf(reference, "content")
         )  # fmt: skip
 
     # Elements of several steps.
@@ -315,7 +316,7 @@ class _Execution:
         used = {label: each for label, each in zip(labels, outputs, strict=True) if each and each.success}
         return _Output(
             {label: each.content for label, each in used.items()}, label(found), id, stop=any(each.stop for each in used.values()),
-            steps=[each for each in outputs if each], stored={label: each.stored for label, each in used.items()}, is_by_name=True,
+            steps=[each for each in outputs if each], stored={label: each.content if each.stored is None else each.stored for label, each in used.items()}, is_by_name=True,
         )  # fmt: skip
 
     def _loop(self, found: Loop, id: str, path: str, given: _Given) -> _Output | None:
@@ -385,7 +386,7 @@ class _Execution:
         answer = self._flow.approve(
             found.question, id=id, within_s=found.within_s, on_timeout=found.on_timeout, **shown
         )
-        return _Output(answer, label(found), id, stored={"$step": [id]}, passes=True)
+        return _Output(answer, label(found), id, stored=ResultOf(id), passes=True)
 
     def _wait(self, found: Wait, id: str, given: _Given) -> _Output:
         seconds = (found.seconds or 0) + (found.hours or 0) * 3600 + (found.days or 0) * 86400
@@ -496,7 +497,7 @@ def _branch(result: StepResult, label: str, id: str) -> _Output | None:
 
 
 def _stored(given: _Given) -> dict[str, Any]:
-    """Return a StepInput as JSON for a worker. Results of steps are references, which the worker replaces."""
+    """Return a StepInput as JSON for a worker. The worker reads the results of steps."""
     return {
         "input": given.input,
         "previous_step_content": _content(given.previous_step_content, given.stored),

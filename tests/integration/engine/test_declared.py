@@ -72,6 +72,14 @@ def count(text: str) -> int:
     return len(text)
 
 
+def given_back(step_input: StepInput) -> Any:
+    return {"$step": ["given_back"]}
+
+
+def given_it(value: Any) -> Any:
+    return value
+
+
 def half(number: int) -> int:
     return number // 2
 
@@ -177,6 +185,26 @@ def test_arguments_refer_to_results_and_do_not_repeat_them(scenario: Scenario, e
     )
     assert "ABAB" not in str(row)
     assert run.content["before"] == "AB" * 1000
+
+
+def test_values_that_look_like_references_are_not_replaced(scenario: Scenario, execute: Execute) -> None:
+    looks_so = {"$step": ["upper"], "step": "upper", "results": [[["input"], {"step": "upper"}]]}
+    run = execute(of(given_back, seen), "x", metadata=looks_so)
+    assert run.content["who"][2] == looks_so
+    assert run.content["before"] == {"$step": ["given_back"]}
+    run = scenario.run(
+        Workflow(
+            name="flow",
+            function=lambda flow, text: [flow.step("a", count, text), flow.step("b", given_it, looks_so)],
+        ),
+        "x",
+    )
+    assert run.content == [1, looks_so]
+
+
+def test_results_of_a_map_beside_others_reach_a_step_input(execute: Execute) -> None:
+    both = Parallel(Map(items=["a", "b"], do=upper, name="map"), Step("count", function=count), name="both")
+    assert execute(of(both, seen), "xyz").content["before"] == {"map": ["A", "B"], "count": 3}
 
 
 def test_agent_gets_the_content_before_or_the_input_and_its_images(execute: Execute) -> None:
