@@ -48,3 +48,5 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     """JSON about it, which is stored with its runs."""
     slow_s: float = 0.1
     """A turn whose code takes longer is reported, since it is executed again at each turn."""
+    most_s: float = 300.0
+    """A turn whose code takes longer fails the run: it may never end, and would keep its worker from other work."""

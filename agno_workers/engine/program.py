@@ -8,7 +8,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
+from contextvars import copy_context
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -67,7 +71,7 @@ def run_program_turn(engine: Engine, claim: ClaimedStep, program: Program) -> Co
 def next_move(claim: ClaimedStep, program: Program, flow: Flow) -> ProgramMove:
     begun = time.monotonic()
     try:
-        move = flow.move(lambda: program.body(flow))
+        move = _in_time(program, lambda: flow.move(lambda: program.body(flow)))
     except SystemExit as error:
         raise RunFailed(
             f"the code of {program.name} called sys.exit({error.code!r})", run_id=claim.run_id
@@ -78,6 +82,23 @@ def next_move(claim: ClaimedStep, program: Program, flow: Flow) -> ProgramMove:
             program.name, took_s * 1000, extra={"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent},
         )  # fmt: skip
     return move
+
+
+def _in_time(program: Program, function: Callable[[], ProgramMove]) -> ProgramMove:
+    """Call a function on a thread of its own, as tools are called. Python can't stop a thread: a late one is abandoned."""
+    future: Future[ProgramMove] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=copy_context().run, args=(run,), name=f"turn {program.name}", daemon=True).start()
+    if not wait([future], program.most_s).done:
+        text = f"the code of {program.name} between its steps did not end within {program.most_s:g} s: correct its loop, or move slow work into a step"
+        raise RunFailed(f"{text}, and retry the run.", reason="slow_code")
+    return future.result()
 
 
 def commit(

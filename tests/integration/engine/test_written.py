@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import Enum
@@ -221,6 +222,18 @@ def test_slow_code_between_steps_is_reported(scenario: Scenario, caplog: pytest.
     engine._compiled["flow"] = msgspec.structs.replace(workflow.compiled(), slow_s=0.0)
     scenario.execute_all(engine, scenario.submit("flow", "x"))
     assert "is executed again at each turn: move slow work into a step" in caplog.text
+
+
+def test_code_that_never_ends_fails_the_run(scenario: Scenario) -> None:
+    end = threading.Event()
+    workflow = of(lambda flow, text: end.wait(60))
+    engine = scenario.engine(workflow)
+    engine._compiled["flow"] = msgspec.structs.replace(workflow.compiled(), most_s=0.01)
+    run = scenario.execute_all(engine, scenario.submit("flow", "x"))
+    end.set()
+    assert (run.status, run.reason) == (RunStatus.FAILED, "slow_code")
+    assert run.error is not None
+    assert "did not end within 0.01 s: correct its loop" in run.error["message"]
 
 
 # State and facts of the run.
