@@ -16,7 +16,7 @@ from agno_workers.core.checks import brief
 from agno_workers.core.run import RunKind
 from agno_workers.core.runnable import Program
 from agno_workers.core.tool import Effect, Policy
-from agno_workers.errors import InvalidInput, StepFailed
+from agno_workers.errors import InvalidInput, RunFailed, StepFailed
 
 OnError = Literal["collect", "fail"]
 MAP_RUN = Program(name="agno:map", kind=RunKind.WORKFLOW, body=lambda _: None)
@@ -96,7 +96,10 @@ class MapResult:
                 run_id=self.run_id,
             )
         for first in range(0, self.count, page):
-            yield from self._pages[0](self.run_id, first, page)
+            found = self._pages[0](self.run_id, first, page)
+            yield from found
+            if len(found) < min(page, self.count - first):
+                raise RunFailed(f"the results of the map {self.run_id} were deleted, from item {first + len(found)} on: make it again with another id.", run_id=self.run_id, reason="result_deleted")  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:
         return self.results()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from agno_workers.core.mapping import (
 from agno_workers.core.messages import Message, Text
 from agno_workers.core.program import CallKind
 from agno_workers.core.request import first_message
-from agno_workers.core.run import RunKind, StepKind, WaitsFor
+from agno_workers.core.run import RunKind, RunStatus, StepKind, WaitsFor
 from agno_workers.core.runnable import Runnable
 from agno_workers.core.step import CallStep, ChildRun, ClaimedStep, CommitResult, TurnRecord
 from agno_workers.engine.turn import Engine
@@ -85,13 +86,16 @@ def run_map_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
         signal("turn.replied", claim=claim)
         committed = _commit(engine, claim, order, page)
         signal("turn.recorded", claim=claim)
-        return committed
     except Unavailable:
         raise
     except Exception as error:
         reason = getattr(error, "reason", None) or "error"
         failed = engine.journal.fail(claim, error_to_json(error), reason, TurnRecord(is_program=True))
-        return msgspec.structs.replace(failed, cause=error)
+        committed = msgspec.structs.replace(failed, cause=error)
+    if committed.ended and committed.ended.status is RunStatus.FAILED:
+        with suppress(Unavailable):  # the keeper does it within seconds
+            engine.journal.cancel_abandoned(claim.run_id)
+    return committed
 
 
 def _commit(engine: Engine, claim: ClaimedStep, order: MapOrder, page: MapPage) -> CommitResult:
@@ -105,7 +109,8 @@ def _commit(engine: Engine, claim: ClaimedStep, order: MapOrder, page: MapPage) 
     calls = [_call(engine, claim, order, position, item) for position, item in page.items]
     next_item = page.items[-1][0] + 1 if page.items else order.count
     waiting = page.open + len(calls)
-    wake_after = min(waiting, max(1, order.window // 4)) if next_item < order.count else waiting
+    last = 1 if order.on_error == "fail" else waiting
+    wake_after = min(waiting, max(1, order.window // 4)) if next_item < order.count else last
     return engine.journal.make_calls(
         claim, record, calls, order.turn_queue, barrier_id=page.barrier_id, wake_at=page.arrived + wake_after, next_call={"next": next_item},
     )  # fmt: skip

@@ -53,6 +53,10 @@ class MapItems(Repository):
         return row["failed"], bool(row["is_small"])
 
     def map_results(self, run_id: str, first: int, limit: int) -> list[dict[str, Any]]:
-        """Return {"value"} or {"error"} of each item from a position on."""
+        """Return {"value"} or {"error"} of each item from a position on, up to the first one that has not ended."""
         rows = self._pool.run(_SQL["results"], {"run_id": run_id, "first": first, "last": first + limit - 1})
-        return [{"value": row["value"]} if row["is_done"] else {"error": row["error"]} for row in rows]
+        return [
+            {"value": row["value"]} if row["is_done"] else {"error": row["error"]}
+            for place, row in enumerate(rows)
+            if row["position"] == first + place
+        ]

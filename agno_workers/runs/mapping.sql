@@ -22,5 +22,5 @@ FROM agno.step WHERE run_id = %(run_id)s AND generation = %(generation)s AND arr
 -- The results of a part of the items, by their keys.
 SELECT asked.position, step.status = 'done' AND step.result IS NOT NULL AS is_done, agno.inflate(step.result) AS value, step.error
 FROM generate_series(%(first)s::int, %(last)s::int) AS asked (position), agno.run, agno.step
-WHERE run.id = %(run_id)s AND step.run_id = run.id AND step.generation = run.generation AND step.key = 'item:' || asked.position
+WHERE run.id = %(run_id)s AND step.run_id = run.id AND step.generation = run.generation AND step.key = 'item:' || asked.position AND step.ended_at IS NOT NULL
 ORDER BY asked.position;

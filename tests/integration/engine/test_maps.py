@@ -15,7 +15,7 @@ from agno_workers.core.mapping import MAP_RUN, MapResult
 from agno_workers.core.run import Run, RunStatus
 from agno_workers.core.step import StepMessage
 from agno_workers.engine.turn import Engine
-from agno_workers.errors import StepFailed
+from agno_workers.errors import ModelRejected, RunFailed, StepFailed
 from agno_workers.models.scripted import Turn
 from agno_workers.workflows.workflow import Workflow
 from tests.integration.engine.conftest import Scenario, ScriptedReplies
@@ -165,6 +165,36 @@ def test_map_that_fails_with_its_first_item_starts_no_more_of_them(scenario: Sce
     assert len(called) <= 5
 
 
+def rejected() -> Turn:
+    raise ModelRejected("no", provider="scripted", model="m", code="bad_request")
+
+
+def test_failure_of_a_map_cancels_the_runs_of_its_items_at_once(scenario: Scenario) -> None:
+    judge = Agent(name="judge", model=ScriptedReplies(Turn(text="fine"), rejected).model)
+    engine = scenario.engine(maps(["a", "b", "c"], judge, on_error="fail"), judge)
+    scenario.submit("flow", "x")
+    for _ in range(20):
+        steps = pending_steps(scenario)
+        items = [step for step in steps if scenario.queries.run(step.run_id).agent == "judge"]
+        for step in items[:2] if len(items) == 3 else [step for step in steps if step not in items]:
+            execute_step(engine, step)
+    ends = scenario.db.sql("SELECT agent, status FROM agno.run ORDER BY status, agent")
+    assert [(run["agent"], run["status"]) for run in ends] == [
+        ("judge", "cancelled"), ("judge", "done"), ("agno:map", "failed"), ("flow", "failed"), ("judge", "failed"),
+    ]  # fmt: skip
+
+
+def test_results_so_far_end_where_an_item_is_open(scenario: Scenario) -> None:
+    engine = scenario.engine(maps([1, 2, 3], window=3))
+    step = scenario.submit("flow", "x")
+    execute(scenario, engine, step.run_id, most=2)
+    map_id = scenario.db.value("SELECT id::text FROM agno.run WHERE agent = %(agent)s", agent=MAP_RUN.name)
+    first, second, third = sorted(pending_steps(scenario), key=lambda each: each.step_id)
+    for item, expected in ((first, 1), (third, 1), (second, 3)):
+        execute_step(engine, item)
+        assert len(list(scenario.handle(map_id).map_results(page=2))) == expected
+
+
 def test_retry_executes_only_items_without_a_result(scenario: Scenario) -> None:
     broken.add(3)
     engine = scenario.engine(maps(numbers(), window=2, on_error="fail", read=lambda found: found[29].double))
@@ -232,6 +262,9 @@ def test_many_results_are_read_in_pages(scenario: Scenario, monkeypatch: pytest.
     assert isinstance(seen[7], StepFailed)
     map_id = scenario.db.value("SELECT id::text FROM agno.run WHERE agent = %(agent)s", agent=MAP_RUN.name)
     assert run.content == {"run_id": map_id, "count": 30, "failed": 1}
+    whole = MapResult(map_id, 31, 1).reading(scenario.db.journal.store.map_results)
+    with pytest.raises(RunFailed, match="were deleted, from item 30 on"):
+        list(whole.results(page=8))
     stored = list(scenario.handle(map_id).map_results(page=8))
     assert stored[2] == {"number": 2, "double": 4}
     assert isinstance(stored[7], StepFailed)
