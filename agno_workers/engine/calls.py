@@ -25,6 +25,7 @@ from agno_workers.core.step import ClaimedStep
 from agno_workers.core.tool import Tool
 from agno_workers.errors import InvalidInput, RunFailed, StepFailed
 from agno_workers.tools.decorate import FunctionTool
+from agno_workers.tools.execute import MAX_RESULT_BYTES
 from agno_workers.tools.result import Unserialisable, to_json_text
 from agno_workers.tools.signature import describe, read_signature
 
@@ -215,7 +216,7 @@ def _arguments(id: str, tool: Tool, input: Sequence[Any], options: Mapping[str, 
     places: _Places = []
     try:
         given = dict(signature.bind(*input, **options).arguments)
-        return to_json_text(_without_results(given, (), places)), places
+        text = to_json_text(_without_results(given, (), places))
     except Unserialisable as error:
         text = (
             f"step {id!r}: the arguments of {describe(tool.function)} can't be sent as JSON: {error.reason}."
@@ -223,6 +224,10 @@ def _arguments(id: str, tool: Tool, input: Sequence[Any], options: Mapping[str, 
         raise InvalidInput(text, step=id) from error
     except TypeError as error:
         raise InvalidInput(f"step {id!r}: {describe(tool.function)}: {error}.", step=id) from error
+    if (size := len(text.encode())) > MAX_RESULT_BYTES:
+        told = f"step {id!r}: its arguments take {size:,} bytes as JSON, and the most is {MAX_RESULT_BYTES:,}: store them elsewhere, and pass a key."
+        raise InvalidInput(told, step=id)
+    return text, places
 
 
 def _without_results(value: Any, path: tuple[str | int, ...], places: _Places) -> Any:

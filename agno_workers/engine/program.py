@@ -33,6 +33,7 @@ from agno_workers.engine.plan import AgentPlan
 from agno_workers.engine.turn import Engine, Turn, with_deadline
 from agno_workers.errors import AgnoError, RunFailed, StepFailed, Unavailable, error_to_json
 from agno_workers.signals import signal
+from agno_workers.tools.execute import MAX_RESULT_BYTES
 from agno_workers.tools.result import Unserialisable, to_json_text
 
 log = logging.getLogger(__name__)
@@ -166,11 +167,16 @@ def record_of(claim: ClaimedStep, program: Program, kept: Any = None) -> TurnRec
 
 def as_json(program: Program, content: Any) -> Any:
     """Return what a program returned as JSON. Raises RunFailed for what can't be one."""
+    told = f"the {program.kind} {program.name!r} returned"
     try:
-        return msgspec.json.decode(to_json_text(content))
+        text = to_json_text(content)
     except Unserialisable as error:
-        text = f"the {program.kind} {program.name!r} returned {brief(content)}, which can't be sent as JSON: return text or JSON values."
-        raise RunFailed(text, reason="content") from error
+        told = f"{told} {brief(content)}, which can't be sent as JSON: return text or JSON values."
+        raise RunFailed(told, reason="content") from error
+    if (size := len(text.encode())) > MAX_RESULT_BYTES:
+        told = f"{told} {size:,} bytes of JSON, and the most is {MAX_RESULT_BYTES:,}: store it elsewhere, and return its key."
+        raise RunFailed(told, reason="content")
+    return msgspec.json.decode(text)
 
 
 def call_step(engine: Engine, claim: ClaimedStep, call: Call) -> CallStep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -205,6 +206,21 @@ def test_content_that_is_no_json_fails_the_run(scenario: Scenario) -> None:
     run = scenario.run(of(lambda flow, text: object()), "x")
     assert run.error is not None
     assert "the workflow 'flow' returned <object object" in run.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (lambda flow, text: "x" * (10 * 1024 * 1024), "the workflow 'flow' returned 10,485,762 bytes of JSON"),
+        (lambda flow, text: flow.step("a", note, "x" * (10 * 1024 * 1024)), "step 'a': its arguments take 10,4"),
+        (lambda flow, text: flow.step("a", note, object()), "step 'a': the arguments of .*note can't be sent as JSON"),
+        (lambda flow, text: flow.step("a", note, [flow.start("b", note, "b")]), "Pending cannot be converted to JSON"),
+    ],
+)  # fmt: skip
+def test_values_that_can_not_be_stored_fail_the_run(scenario: Scenario, body: Any, text: str) -> None:
+    run = scenario.run(of(body), "x")
+    assert run.error is not None
+    assert re.search(text, run.error["message"]), run.error["message"]
 
 
 def test_code_that_exits_fails_the_run(scenario: Scenario) -> None:
