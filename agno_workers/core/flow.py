@@ -510,8 +510,10 @@ class Flow:
     def _wait(self, call: Call, read: Callable[[Any], Any] = lambda value: value) -> Any:
         """Return the value of a call that is made of nothing."""
         self._check()
-        made = self._made(call.key, call.kind, call.name)
-        return self._value(_Asked(call.key, made, lambda: call, read))
+        return self._value(self._given(call, read))
+
+    def _given(self, call: Call, read: Callable[[Any], Any] = lambda value: value) -> _Asked:
+        return _Asked(call.key, self._made(call.key, call.kind, call.name), lambda: call, read)
 
     def _value(self, asked: _Asked) -> Any:
         """Return the value of a step; in the arguments of a `gather`, what it takes."""
@@ -611,9 +613,7 @@ class Flow:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e9:
             raise InvalidInput(f"deadline_s must be seconds above 0, got {brief(seconds)}.")
         timer = Call(key=f"{id}:deadline", kind=CallKind.TIMER, until=self.now + timedelta(seconds=seconds))
-        return _Asked(
-            timer.key, self._made(timer.key, timer.kind, timer.name), lambda: timer, lambda value: value
-        )
+        return self._given(timer)
 
 
 def _copied(value: Any) -> Any:

@@ -142,7 +142,7 @@ def no_more(
 ) -> CommitResult:
     """Cancel the runs that this turn needs no more, at once: the keeper would do so within seconds. `progress` tells whether there are any."""
     may_have = progress is None or any(
-        made.kind is CallKind.RUN and made.outcome is None for made in progress.calls.values()
+        made.kind in (CallKind.RUN, CallKind.MAP) and made.outcome is None for made in progress.calls.values()
     )
     if committed.recorded and may_have:
         with suppress(Unavailable):

@@ -226,10 +226,9 @@ class _Execution:
         what = called_by(step)
         try:
             asked, options = ((), {}) if id in self._flow.known else self._asked(step, what, id, given)
-            (value,) = self._flow.gather(self._flow.step(id, what, *asked, **options))
+            return self._flow.step(id, what, *asked, **options)
         except (InvalidInput, Unserialisable) as error:
             raise StepFailed(f"step {id!r} could not be called: {message_of(error)}", step=id) from error
-        return value
 
     def _asked(self, step: Step, what: Any, id: str, given: _Given) -> tuple[Sequence[Any], dict[str, Any]]:
         is_run = isinstance(what, Runnable)
@@ -359,10 +358,8 @@ class _Execution:
             items = self._items(found, id, given)
             self._check_new(id)
         collects = self._on_error(found) == "skip"
-        (value,) = self._flow.gather(
-            self._flow.map(
-                id, items, found.do, window=found.window, on_error="collect" if collects else "fail"
-            )
+        value: Any = self._flow.map(
+            id, items, found.do, window=found.window, on_error="collect" if collects else "fail"
         )
         if isinstance(value, list):
             value = [None if isinstance(each, StepFailed) else each for each in value]
@@ -460,7 +457,7 @@ class _Execution:
         key, function = f"{done.id}/undo", done.step.compensate
         is_known = key in self._flow.known
         asked = [] if is_known else self._arguments(Step(function=function), function, key, done.given)
-        self._flow.gather(self._flow.step(key, function, *asked))
+        self._flow.step(key, function, *asked)
 
 
 def _after(given: _Given, output: _Output) -> _Given:

@@ -184,6 +184,24 @@ def test_failure_of_a_map_cancels_the_runs_of_its_items_at_once(scenario: Scenar
     ]  # fmt: skip
 
 
+def test_map_that_is_needed_no_more_is_cancelled_with_its_items(scenario: Scenario) -> None:
+    judge = Agent(name="judge", model=ScriptedReplies(Turn(text="fine")).model)
+
+    def body(flow: Flow, text: str) -> Any:
+        flow.gather(flow.map("all", ["a", "b"], judge), flow.step("quick", double, 1), join="first")
+        return flow.approve("Go on?")
+
+    engine = scenario.engine(of(body), judge)
+    step = scenario.submit("flow", "x")
+    (map_turn,) = execute_step(engine, step).children
+    execute_step(engine, map_turn)
+    scenario.execute_pending(engine, step.run_id)
+    ends = scenario.db.sql("SELECT agent, status FROM agno.run ORDER BY agent")
+    assert [(run["agent"], run["status"]) for run in ends] == [
+        ("agno:map", "cancelled"), ("flow", "waiting"), ("judge", "cancelled"), ("judge", "cancelled"),
+    ]  # fmt: skip
+
+
 def test_results_so_far_end_where_an_item_is_open(scenario: Scenario) -> None:
     engine = scenario.engine(maps([1, 2, 3], window=3))
     step = scenario.submit("flow", "x")
