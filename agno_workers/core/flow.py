@@ -29,7 +29,7 @@ from agno_workers.core.messages import Message
 from agno_workers.core.moves import End
 from agno_workers.core.program import Call, CallKind, Do, MadeCall, Outcome, ProgramMove, Progress
 from agno_workers.core.state import Read, State, nothing
-from agno_workers.errors import InvalidInput, RunFailed, StepFailed
+from agno_workers.errors import InvalidInput, RunFailed, StepFailed, message_of
 
 MOST_NEW = 10_000
 """The most steps that a turn makes; `flow.map` has no limit."""
@@ -318,7 +318,7 @@ class Flow:
         branches = [self._single(each._asked) for each in steps]
         ids = [each.id for each in steps]
         return self._join(
-            ids[0] if ids else "", ids, branches, _join_of(join, len(steps)), deadline_s, is_single=True
+            ids[0] if ids else "", ids, branches, join_of(join, len(steps)), deadline_s, is_single=True
         )
 
     def parallel(
@@ -329,7 +329,7 @@ class Flow:
         A second `parallel` with a `deadline_s` needs an `id` of its own. Raises StepFailed once all have ended and one has failed.
         """
         self._refuse_in_gather("flow.parallel")
-        join = _join_of(join, len(branches))
+        join = join_of(join, len(branches))
         driven = [self._drive(branch) for branch in branches]
         return self._join(id, [str(place) for place in range(len(branches))], driven, join, deadline_s)
 
@@ -597,7 +597,12 @@ class Flow:
             )
             if join.kind == "all":
                 text = f"{len(branches) - len(verdict.used)} of {len(branches)} branches of {id!r} did not end{late}"
-            raise StepFailed(text, run_id=self.run_id, reason="deadline" if is_late else "quorum")
+            errors = [each.error for each in branches if each.error and each.arrival <= verdict.arrival]
+            why = f": {message_of(errors[-1])}" if errors else ""
+            step = timer.id if is_late and timer else None  # a retry of the run makes it again
+            raise StepFailed(
+                f"{text}{why}", run_id=self.run_id, reason="deadline" if is_late else "quorum", step=step
+            )
         if join.kind == "all":
             return [each.value for each in branches]
         return [
@@ -623,7 +628,8 @@ def _copied(value: Any) -> Any:
     return {key: _copied(each) for key, each in value.items()} if type(value) is dict else value
 
 
-def _join_of(join: Any, branches: int) -> Join:
+def join_of(join: Any, branches: int) -> Join:
+    """Return a join by its word. Raises InvalidInput."""
     found = _WORDS.get(join) if type(join) is str else join
     if type(found) is not Join:
         raise InvalidInput(

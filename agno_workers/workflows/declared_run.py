@@ -104,7 +104,7 @@ class _Output(StepOutput):
     """An output on its way to later steps."""
 
     stored: Any = None
-    """A ResultOf, or a dict of them, that stands for its content in the arguments of functions; None: the content itself."""
+    """JSON that stands for its content in the arguments of functions; None: the content itself."""
     passes: bool = False
     """True: the next step gets the content of the step before."""
     is_by_name: bool = False
@@ -116,7 +116,7 @@ class _Given(StepInput[Any]):
     """A StepInput on its way to later steps."""
 
     stored: Any = None
-    """A ResultOf, or a dict of them, that stands for the content of the step before; None: the content itself."""
+    """JSON that stands for the content of the step before; None: the content itself."""
     is_by_name: bool = False
     """True: that content is a dict of the contents of several steps."""
 
@@ -226,9 +226,10 @@ class _Execution:
         what = called_by(step)
         try:
             asked, options = ((), {}) if id in self._flow.known else self._asked(step, what, id, given)
-            return self._flow.step(id, what, *asked, **options)
+            (value,) = self._flow.gather(self._flow.step(id, what, *asked, **options))
         except (InvalidInput, Unserialisable) as error:
             raise StepFailed(f"step {id!r} could not be called: {message_of(error)}", step=id) from error
+        return value
 
     def _asked(self, step: Step, what: Any, id: str, given: _Given) -> tuple[Sequence[Any], dict[str, Any]]:
         is_run = isinstance(what, Runnable)
@@ -315,7 +316,7 @@ class _Execution:
         used = {label: each for label, each in zip(labels, outputs, strict=True) if each and each.success}
         return _Output(
             {label: each.content for label, each in used.items()}, label(found), id, stop=any(each.stop for each in used.values()),
-            steps=[each for each in outputs if each], stored={label: each.content if each.stored is None else each.stored for label, each in used.items()}, is_by_name=True,
+            steps=[each for each in outputs if each], stored={label: each.stored for label, each in used.items()}, is_by_name=True,
         )  # fmt: skip
 
     def _loop(self, found: Loop, id: str, path: str, given: _Given) -> _Output | None:
@@ -358,8 +359,10 @@ class _Execution:
             items = self._items(found, id, given)
             self._check_new(id)
         collects = self._on_error(found) == "skip"
-        value: Any = self._flow.map(
-            id, items, found.do, window=found.window, on_error="collect" if collects else "fail"
+        (value,) = self._flow.gather(
+            self._flow.map(
+                id, items, found.do, window=found.window, on_error="collect" if collects else "fail"
+            )
         )
         if isinstance(value, list):
             value = [None if isinstance(each, StepFailed) else each for each in value]
@@ -457,7 +460,7 @@ class _Execution:
         key, function = f"{done.id}/undo", done.step.compensate
         is_known = key in self._flow.known
         asked = [] if is_known else self._arguments(Step(function=function), function, key, done.given)
-        self._flow.step(key, function, *asked)
+        self._flow.gather(self._flow.step(key, function, *asked))
 
 
 def _after(given: _Given, output: _Output) -> _Given:
@@ -494,7 +497,7 @@ def _branch(result: StepResult, label: str, id: str) -> _Output | None:
 
 
 def _stored(given: _Given) -> dict[str, Any]:
-    """Return a StepInput as JSON for a worker. The worker reads the results of steps."""
+    """Return a StepInput as JSON for a worker. Results of steps are references, which the worker replaces."""
     return {
         "input": given.input,
         "previous_step_content": _content(given.previous_step_content, given.stored),

@@ -202,11 +202,6 @@ def test_values_that_look_like_references_are_not_replaced(scenario: Scenario, e
     assert run.content == [1, looks_so]
 
 
-def test_results_of_a_map_beside_others_reach_a_step_input(execute: Execute) -> None:
-    both = Parallel(Map(items=["a", "b"], do=upper, name="map"), Step("count", function=count), name="both")
-    assert execute(of(both, seen), "xyz").content["before"] == {"map": ["A", "B"], "count": 3}
-
-
 def test_agent_gets_the_content_before_or_the_input_and_its_images(execute: Execute) -> None:
     replies = ScriptedReplies(Turn(text="Draft"), Turn(text="Done"))
     writer = Agent(name="writer", model=replies.model)
