@@ -44,17 +44,14 @@ class StepCalls:
     def identify(self, what: Any) -> tuple[CallKind, str]:
         if isinstance(what, Mapped):
             return CallKind.MAP, self.identify(what.what)[1]
-        if type(what) is FunctionType:
-            if what not in self._names:
-                self._names[what] = self.name_of(what)
-            return CallKind.FUNCTION, self._names[what]
         if isinstance(what, str):
             what = model_agent(what)
-        return (
-            (CallKind.RUN, what.name)
-            if isinstance(what, Runnable)
-            else (CallKind.FUNCTION, self.name_of(what))
-        )
+        if isinstance(what, Runnable):
+            return CallKind.RUN, what.name
+        if type(what) is FunctionType:
+            name = self._names.get(what) or self._names.setdefault(what, self.name_of(what))
+            return CallKind.FUNCTION, name
+        return CallKind.FUNCTION, self.name_of(what)
 
     def call(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> Call:
         if isinstance(what, Mapped):

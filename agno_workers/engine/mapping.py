@@ -38,8 +38,7 @@ def map_child(engine: Engine, claim: ClaimedStep, key: str, mapped: Mapped) -> C
     stored = [msgspec.Raw(_as_json(key, place, item)) for place, item in enumerate(items)]
     if isinstance(what, Runnable):
         _check_inputs(key, what.name, stored)
-    with engine.active.step(claim.step_id):  # many items take longer than a lease
-        list_id = engine.journal.store_items(claim.run_id, stored)
+    list_id = engine.journal.store_items(claim.run_id, stored)
     order = MapOrder(
         list_id, len(items), mapped.window, mapped.on_error,
         turn_queue=engine.queue_of(engine.compiled(claim.agent)), is_retry=claim.generation > 0, **found,
@@ -82,9 +81,10 @@ def run_map_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
     """Execute one turn of a map. It reads and writes about `window` rows, whatever the number of items."""
     try:
         order = msgspec.json.decode(_text(claim.messages[0], 1), type=MapOrder)
-        page = engine.journal.map_page(claim, order, (claim.call or {}).get("next"))
-        signal("turn.replied", claim=claim)
-        committed = _commit(engine, claim, order, page)
+        with engine.active.step(claim.step_id):  # a retry of many items takes longer than a lease
+            page = engine.journal.map_page(claim, order, (claim.call or {}).get("next"))
+            signal("turn.replied", claim=claim)
+            committed = _commit(engine, claim, order, page)
         signal("turn.recorded", claim=claim)
     except Unavailable:
         raise

@@ -50,6 +50,10 @@ def double(number: int) -> Pair:
     return Pair(number, number * 2)
 
 
+def total(rows: list[list[int]], more: Any) -> Any:
+    return [rows, more]
+
+
 def add(left: int, right: int) -> int:
     return left + right
 
@@ -143,6 +147,20 @@ def test_maps_run_side_by_side(scenario: Scenario) -> None:
         return [each.double for each in [*one, *two]]
 
     assert run_of(scenario, of(body)).content == [2, 4, 6]
+
+
+def test_maps_in_a_map_and_their_results_in_later_steps(scenario: Scenario) -> None:
+    def inner(flow: Flow, size: int) -> list[int]:
+        return [each.double for each in flow.map("all", list(range(size)), double)]
+
+    def body(flow: Flow, text: str) -> Any:
+        rows, more = flow.gather(flow.map("rows", [1, 2, 3], below), flow.step("numbers", numbers))
+        return flow.step("total", total, rows, [flow.map("again", more[:2], double), rows])
+
+    below = Workflow(name="below", function=inner)
+    engine = scenario.engine(of(body), below)
+    run = execute(scenario, engine, scenario.submit("flow", "x").run_id)
+    assert run.content == [[[0], [0, 2], [0, 2, 4]], [[{"number": 0, "double": 0}, {"number": 1, "double": 2}], [[0], [0, 2], [0, 2, 4]]]]  # fmt: skip
 
 
 def test_items_that_fail_are_errors_among_the_results(scenario: Scenario) -> None:
