@@ -530,7 +530,11 @@ class Flow:
     def _read(self, asked: _Asked) -> Any:
         assert asked.made is not None
         assert asked.made.outcome is not None
-        return asked.read(self._result(asked.id, asked.made.outcome))
+        try:
+            return asked.read(self._result(asked.id, asked.made.outcome))
+        except StepFailed as error:  # an answer that does not fit: a retry asks for it again
+            error.ids.setdefault("step", asked.id)
+            raise
 
     def _result(self, id: str, outcome: Outcome) -> Any:
         self._branch.arrival = max(self._branch.arrival, outcome.arrival)
