@@ -147,4 +147,5 @@ fifty = Team(
         for n in range(50)
     ],
     limits=Limits(tool_calls=50),
+    roster=False,  # _lead_all calls all tools
 )

@@ -12,18 +12,9 @@ from agno_workers.core.runnable import Runnable
 
 MAX_DEPTH = 8
 """The most levels of delegation, so that agents which call each other in a circle end."""
+PEERS_DEEP, PEERS_AT_ONCE = 3, 4
+"""The most consultations of members that wait for each other, and the most of one answer of a member."""
 Arguments = dict[str, str | None]
-
-
-class Peers(msgspec.Struct, frozen=True):
-    """The limits of members that consult each other."""
-
-    prefix: str
-    """The beginning of the members' names, as runs have them."""
-    depth: int
-    """The most consultations that wait for each other."""
-    at_once: int | None = None
-    """The most consultations of one answer; None: no limit."""
 
 
 class Delegate(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +32,8 @@ class Delegate(msgspec.Struct, frozen=True, kw_only=True):
     """Return the first message of the run."""
     shares_interactions: bool = False
     """The caller gets the tool calls of the run with its answer."""
-    peers: Peers | None = None
-    """Set where members consult each other."""
+    peers: str = ""
+    """The beginning of the members' names, as runs have them, where members consult each other."""
 
     @property
     def name(self) -> str:
@@ -69,19 +60,20 @@ class Delegate(msgspec.Struct, frozen=True, kw_only=True):
 
     def refusal(self, depth: int, path: Sequence[str], at_once: int) -> str | None:
         """Return why a run must not start another one, None: it may. `path` are the names from the root to the caller, and `at_once` counts
-        the consultations of the same answer before this one.
+        the consultations of the same answer before this one. The leader may consult any number at once.
         """
         if depth >= MAX_DEPTH:
             return f"{self.name} was not called: a run delegates at most {MAX_DEPTH} deep."
-        if (peers := self.peers) is None:
+        if not self.peers:
             return None
         if self.runs in path:
-            above = " > ".join(name.removeprefix(peers.prefix) for name in path)
+            above = " > ".join(name.removeprefix(self.peers) for name in path)
             return f"{self.name} was not asked, since it waits for this answer itself ({above}): answer with what you know."
-        if sum(name.startswith(peers.prefix) for name in path) >= peers.depth:
-            return f"{self.name} was not asked: members consult each other at most {peers.depth} deep. Answer with what you know."
-        if peers.at_once is not None and at_once >= peers.at_once:
-            return f"{self.name} was not asked: one answer consults at most {peers.at_once} members. Ask the others in your next one."
+        waiting = sum(name.startswith(self.peers) for name in path)
+        if waiting >= PEERS_DEEP:
+            return f"{self.name} was not asked: members consult each other at most {PEERS_DEEP} deep. Answer with what you know."
+        if waiting and at_once >= PEERS_AT_ONCE:
+            return f"{self.name} was not asked: one answer consults at most {PEERS_AT_ONCE} members. Ask the others in your next one."
         return None
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+ROLES = ("leader", "planner", "reviewer", "judge")
+"""The agents that modes make of a team's leader, or ask beside it: they run as `TEAM:ROLE`."""
+
 
 class TeamPlace(msgspec.Struct, frozen=True):
     """The team that a run works for."""
@@ -14,6 +17,10 @@ class TeamPlace(msgspec.Struct, frozen=True):
     """The team's run."""
     session_id: str | None = None
     """The session of that run."""
+
+    def is_led_by(self, agent: str, run_id: str) -> bool:
+        """Return whether an agent speaks for the team: it takes a turn of the team's run, or has a role such as `TEAM:leader`."""
+        return self.run_id == run_id or agent in {f"{self.name}:{role}" for role in ROLES}
 
     @property
     def state_owner(self) -> str:

@@ -395,7 +395,7 @@ def tool_steps(
             refusal = member.refusal(claim.depth, claim.path, consulted) or (
                 member.misfit if task is None else None
             )
-            consulted += member.peers is not None
+            consulted += bool(member.peers)
             if refusal is None and task is not None:
                 policy = msgspec.structs.replace(owner, shares_interactions=member.shares_interactions)
                 child = ChildRun(

@@ -75,5 +75,5 @@ class Consents:
 
     def of_run(self, run_id: str) -> dict[str, Any]:
         """Return the values that the run's model sees, by name."""
-        rows = self._pool.run(_SQL["of_run"], {"run_id": run_id, "context": "context"})
-        return dict(rows[0]["value"].get("facts", {})) if rows else {}
+        rows = self._pool.run(_SQL["seen"], {"run_id": run_id})
+        return {name: value for row in rows for name, value in (row["facts"] or {}).items()}

@@ -119,7 +119,7 @@ class ContextResolver:
         if not scope:
             return None
         owner = owner_in(
-            scope, session_id=claim.session_id, user_id=claim.user_id, agent=claim.agent, run_id=claim.run_id,
+            scope, session_id=claim.session_id, user_id=claim.user_id, agent=claim.acting, run_id=claim.run_id,
             team=claim.team.state_owner if claim.team else None,
         )  # fmt: skip
         return None if owner is None else read_state(self._pool, claim.tenant, scope, owner)

@@ -48,6 +48,10 @@ SELECT value FROM kept;
 -- name: of_run
 SELECT value FROM agno.run_context WHERE run_id = %(run_id)s AND key = %(context)s;
 
+-- name: seen
+-- The values of a run, also of the agents that have taken it over.
+SELECT value->'facts' AS facts FROM agno.run_context WHERE run_id = %(run_id)s AND (key = 'context' OR key LIKE 'context:%%') ORDER BY key;
+
 -- name: accesses
 -- Uses of context, the newest first: of a run, or of a user.
 SELECT id, run_id::text, user_id, key, source, category, outcome, bytes, from_cache, at FROM agno.context_access

@@ -163,8 +163,8 @@ def extension(store: HistoryStore, search: SearchPast, tools: Callable[[Agent], 
 
 def _in_conversation(claim: ClaimedStep) -> ClaimedStep:
     """Return the run whose conversation an agent sees: its own, and for a role of a team, such as its leader, that of the team."""
-    team = claim.lineage.team
-    if team is None or not claim.agent.startswith(f"{team.name}:"):
+    team = claim.team
+    if team is None or not team.is_led_by(claim.agent, claim.run_id):
         return claim
     return msgspec.structs.replace(claim, run_id=team.run_id, session_id=team.session_id, agent=team.name)
 

@@ -122,7 +122,7 @@ class MemoryService:
     def _changing(self, memory: Memory, ctx: ToolContext, kind: str = "") -> Iterator[MemoryOwner]:
         """Yield the owner whose memories a call may change. Raises ToolError, which the model reads, where it may not, and for its mistakes."""
         tenant = self.store.tenant_of(ctx.run_id, ctx.connection)
-        owner = owner_of(memory, tenant, ctx.agent, ctx.user_id, ctx.session_id, ctx._team)
+        owner = owner_of(memory, tenant, ctx.agent, ctx.user_id, ctx.session_id, ctx._team, ctx.run_id)
         if owner is None:
             raise ToolError(f"this run has no {memory.scope}, so it has no memories: nothing was changed.")
         if self.store.denied(owner, ctx.user_id, ctx.connection, kinds=(kind,)):
@@ -169,7 +169,9 @@ def follow(turn: Turn) -> Sequence[FollowUp]:
 def _owner(turn: Turn) -> MemoryOwner | None:
     claim, memory = turn.claim, turn.agent.memory
     assert memory
-    return owner_of(memory, claim.tenant, claim.agent, claim.user_id, claim.session_id, claim.team)
+    return owner_of(
+        memory, claim.tenant, claim.agent, claim.user_id, claim.session_id, claim.team, claim.run_id
+    )
 
 
 _WHOSE = {

@@ -158,9 +158,14 @@ def owner_of(
     agent: str,
     user_id: str | None,
     session_id: str | None,
-    team: TeamPlace | None = None,
+    team: TeamPlace | None,
+    run_id: str,
 ) -> MemoryOwner | None:
-    """Return the owner of an agent's memories in a run; None where the run has no user, session or team."""
+    """Return the owner of an agent's memories in a run; None where the run has no user, session or team. The agents of a team's leader have
+    the memories of the team's run.
+    """
+    if team and team.is_led_by(agent, run_id):
+        agent, session_id = team.name, team.session_id
     owner = owner_in(
         memory.scope, session_id=session_id, user_id=user_id, agent=agent, team=team.name if team else None
     )

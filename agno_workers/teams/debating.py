@@ -47,52 +47,46 @@ class Debate(Mode, frozen=True):
         return {each.name: typed(team, each, Position) for each in team.members} | {"judge": judge}
 
     def run(self, meeting: Meeting) -> Any:
-        first = handover(meeting.request, expectations=_POSITION)
         names = [each.name for each in meeting.team.members]
-        answers = meeting.some(
-            meeting.ask_all([Asked(f"{name}:1", name, meeting.roles[name], first) for name in names])
-        )
-        absent = {each.who: each for each in answers if each.failure}
-        held = {each.who: _position(each) for each in answers if not each.failure}
+        held: dict[str, Position] = {}
         silent: dict[str, str] = {}
         changed: list[dict[str, Any]] = []
         meeting.record["changed"] = changed
-        for number in range(2, self.rounds + 1):
-            if len(held) < 2:
-                break
-            now = meeting.ask_all(
-                [
-                    Asked(f"{name}:{number}", name, meeting.roles[name], _message(meeting, name, held))
-                    for name in held
-                ]
-            )
-            moved = [
-                {"who": each.who, "round": number, "from": held[each.who].position, "to": position.position, "why": position.why}
-                for each in now if not each.failure
-                for position in [_position(each, held[each.who])] if position.changed_mind
+        for number in range(1, self.rounds + 1):
+            asked = [
+                Asked(f"{name}:{number}", name, meeting.roles[name], _message(meeting, name, held)) for name in held or names
             ]  # fmt: skip
-            held |= {each.who: _position(each, held[each.who]) for each in now if not each.failure}
-            silent |= {
-                each.who: f"\n(no answer in round {number}: {each.why})" for each in now if each.failure
-            }
-            changed += moved
-            if not moved:
+            answers, earlier = meeting.ask_all(asked), len(changed)
+            for each in meeting.some(answers) if number == 1 else answers:
+                if each.failure:
+                    silent[each.who] = (
+                        each.text if number == 1 else f"(no answer in round {number}: {each.why})"
+                    )
+                    continue
+                before = held.get(each.who)
+                now = held[each.who] = _position(each, before)
+                if before and now.changed_mind and now.position != before.position:
+                    changed.append(
+                        {"who": each.who, "round": number, "from": before.position, "to": now.position, "why": now.why}
+                    )  # fmt: skip
+            if len(held) < 2 or (number > 1 and len(changed) == earlier):
                 break
-        said = [(name, _told(position) + silent.get(name, "")) for name, position in held.items()]
-        said += [(name, answer.text) for name, answer in absent.items()]
+        told = {name: _told(each) for name, each in held.items()}
+        said = [(name, "\n".join(filter(None, (told.get(name), silent.get(name))))) for name in names]
         minds = [
             f"- {each['who']}, in round {each['round']}, from {each['from']!r} to {each['to']!r}: {each['why']}"
             for each in changed
         ]
-        work = who_said_what(said)
         if minds:
-            work += "\n\nMinds that changed:\n" + "\n".join(minds)
-        return meeting.decide("judge", "judge", work=work, expectations=_JUDGE)
+            said.append(("Minds that changed", "\n".join(minds)))
+        return meeting.decide("judge", "judge", work=who_said_what(said), expectations=_JUDGE)
 
 
 def _message(meeting: Meeting, name: str, held: Mapping[str, Position]) -> str:
-    others = who_said_what([(who, _told(each)) for who, each in held.items() if who != name])
-    work = f"Your position:\n{_told(held[name])}\n\nThe positions of the others:\n\n{others}"
+    if not held:
+        return handover(meeting.request, expectations=_POSITION)
+    others = [(who, _told(each)) for who, each in held.items() if who != name]
+    work = who_said_what([("Your position", _told(held[name])), *others])
     return handover(meeting.request, work=work, expectations=_AGAIN)
 
 

@@ -11,11 +11,13 @@
     ## Expected answer
     The form of the answer, and who reads it.
 
-A part without text is left out: a member that needs nothing but the request gets the request alone.
+A part without text is left out: a member that needs nothing but the request gets the request alone. A heading in what somebody said moves
+below its title, so that it can't pose as another part or as somebody else's words.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from agno_workers.tools.result import bounded
@@ -34,4 +36,10 @@ def handover(request: str, *, work: str = "", requirements: str = "", expectatio
 def who_said_what(said: Sequence[tuple[str, str]]) -> str:
     """Return texts under their titles, as the work of a message. Long ones are cut where all of them together are too long, and marked."""
     share = MOST_BYTES // max(len(said), 1)
-    return "\n\n".join(f"### {title}\n{bounded(text, share).rstrip()}" for title, text in said)
+    return "\n\n".join(
+        f"### {title}\n{_HEADING.sub('###', bounded(text, share).rstrip())}" for title, text in said
+    )
+
+
+_HEADING = re.compile(r"(?:^|(?<=\r))[ \t]*(?=#{2,3}(?!#))", re.MULTILINE)
+"""The beginning of a line that may be read as a heading of the message."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agno_workers.core.agent import Agent, History, Limits
-from agno_workers.core.delegate import Arguments, Delegate, Peers
+from agno_workers.core.delegate import Arguments, Delegate
 from agno_workers.core.handoff import Handoffs
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.runnable import Runnable
@@ -23,8 +23,6 @@ from agno_workers.teams.handover import handover
 from agno_workers.teams.roles import role
 from agno_workers.teams.spec import TeamSpec
 
-DEPTH, AT_ONCE = 3, 4
-"""The limits of a network: consultations that wait for each other, and those of one answer of a member."""
 _LEADS = (
     "You lead a team. Split the work, and give each piece to the member that fits: the calls of one answer run side by side. A member gets "
     "nothing but what you write in its call. Judge the results, ask again where something is missing, then answer yourself."
@@ -66,8 +64,7 @@ def route(team: TeamSpec) -> Agent:
 def network(team: TeamSpec) -> Agent:
     """Return the leader of members that consult each other; without a leader, the first member leads."""
     leader, asked = _head(team)
-    peers = Peers(f"{team.name}:", DEPTH, AT_ONCE)
-    among = {each.name: _delegate(team, each, _consulted(team, each), peers) for each in asked}
+    among = {each.name: _delegate(team, each, _consulted(team, each), f"{team.name}:") for each in asked}
     tools = []
     for each in asked:
         member: Runnable = each
@@ -75,8 +72,7 @@ def network(team: TeamSpec) -> Agent:
             others = [tool for name, tool in among.items() if name != each.name]
             fields = {"name": _consulted(team, each), "tools": [*each.tools, *others]}
             member = _checked(team, _told(each, _CONSULTS, **fields))
-        limits = msgspec.structs.replace(peers, at_once=None)
-        tools.append(msgspec.structs.replace(among[each.name], what=member, peers=limits))
+        tools.append(msgspec.structs.replace(among[each.name], what=member))
     return _checked(team, msgspec.structs.replace(leader, tools=[*leader.tools, *tools]))
 
 
@@ -125,7 +121,7 @@ def _taking(team: TeamSpec, leader: Agent, member: Runnable) -> Agent:
     return _told(
         agent, _TAKES.format(name=member.name, team=team.name),
         output_schema=agent.output_schema if team.output_schema is None else team.output_schema,
-        history=leader.history, memory=leader.memory or agent.memory, limits=leader.limits, queue=agent.queue or team.queue,
+        history=leader.history, memory=leader.memory, limits=leader.limits, queue=agent.queue or team.queue,
     )  # fmt: skip
 
 
@@ -135,7 +131,7 @@ def _told(agent: A, line: str, **fields: Any) -> A:
     return msgspec.structs.replace(agent, instructions=[*(each for each in own if each), line], **fields)
 
 
-def _delegate(team: TeamSpec, member: Runnable, runs: str = "", peers: Peers | None = None) -> Delegate:
+def _delegate(team: TeamSpec, member: Runnable, runs: str = "", peers: str = "") -> Delegate:
     properties = {name: {"type": "string", "description": text} for name, text in _FIELDS.items()}
     parameters = {
         "type": "object",
@@ -158,8 +154,8 @@ _FIELDS = {
 
 
 def _message(given: Arguments) -> str:
-    task, *more = (given.get(name) or "" for name in _FIELDS)
-    return handover(task, **dict(zip(list(_FIELDS)[1:], more, strict=True)))
+    task, work, requirements, expectations = (given.get(name) or "" for name in _FIELDS)
+    return handover(task, work=work, requirements=requirements, expectations=expectations)
 
 
 def described(member: Runnable) -> str:

@@ -6,7 +6,7 @@ not asked for again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,6 +22,9 @@ from agno_workers.teams.handover import handover, who_said_what
 from agno_workers.teams.roles import role
 from agno_workers.teams.spec import TeamSpec
 from agno_workers.tools.result import to_text
+
+MOST_ANSWERS = 3
+"""How often a role is asked for an answer that can be used."""
 
 
 class Mode(msgspec.Struct, metaclass=Fields, frozen=True):
@@ -91,11 +94,6 @@ class Meeting:
         self._files = [part for part in flow.input.parts if not isinstance(part, Text)]
         self._options = {} if team.member_timeout_s is None else {"timeout_s": team.member_timeout_s}
 
-    def ask_members(self, message: str) -> list[Answer]:
-        """Ask all members the same, side by side. Raises StepFailed when none of them answers."""
-        asked = [Asked(f"{each.name}:1", each.name, each, message) for each in self.team.members]
-        return self.some(self.ask_all(asked))
-
     def some(self, answers: list[Answer]) -> list[Answer]:
         """Return the answers. Raises StepFailed when there is none among them: nothing is lost, and the leader has nothing to read."""
         if all(each.failure for each in answers):
@@ -146,12 +144,37 @@ class Meeting:
             raise answer.failure
         return answer.value
 
+    def decide_until(
+        self, id: str, who: str, fault: Callable[[Any], str], reason: str, *, work: str = "", **message: str
+    ) -> Any:  # fmt: skip
+        """Return the value of a role's answer that has no fault. One with a fault is asked for again, with it, up to 3 answers in all."""
+        more = work
+        for number in range(1, MOST_ANSWERS + 1):
+            step = id if number == 1 else f"{id}:{number}"
+            value = self.decide(step, who, work=more, **message)
+            if not (wrong := fault(value)):
+                return value
+            said = who_said_what([("Your last answer", to_text(value)), ("It can't be used", f"{wrong}. Write the whole answer again.")])  # fmt: skip
+            more = f"{work}\n\n{said}"
+        raise StepFailed(
+            f"the {who} of team {self.team.name!r} gave {MOST_ANSWERS} answers that can't be used, the last one because {wrong}.",
+            reason=reason, step=step,
+        )  # fmt: skip
+
     def _gather(self, asked: Sequence[Asked], options: Mapping[str, float]) -> list[Answer]:
-        started = [
-            self.flow.start(each.id, each.what, each.message, *self._files, **options) for each in asked
+        started, refused = {}, {}
+        for each in asked:
+            try:
+                started[each.id] = self.flow.start(each.id, each.what, each.message, *self._files, **options)
+            except InvalidInput as error:  # a workflow whose function takes other input
+                refused[each.id] = StepFailed(str(error), reason="misfit", error=error.to_json())
+        ended = dict(zip(started, self.flow.gather(*started.values(), join=BEST_EFFORT), strict=True))
+        return [
+            Answer(each.who, failure=refused[each.id])
+            if each.id in refused
+            else Answer(each.who, ended[each.id].value, ended[each.id].error)
+            for each in asked
         ]
-        found = self.flow.gather(*started, join=BEST_EFFORT)
-        return [Answer(each.who, end.value, end.error) for each, end in zip(asked, found, strict=True)]
 
     def _write(self, id: str, answer: Answer) -> None:
         said: dict[str, Any] = {"id": id, "who": answer.who}
@@ -178,7 +201,9 @@ class Broadcast(Mode, frozen=True):
         return {"leader": leader(team, "You lead a team whose members have all worked on the same request.")}
 
     def run(self, meeting: Meeting) -> Any:
-        answers = meeting.ask_members(handover(meeting.request))
+        message = handover(meeting.request)
+        asked = [Asked(f"{each.name}:1", each.name, each, message) for each in meeting.team.members]
+        answers = meeting.some(meeting.ask_all(asked))
         return meeting.decide("answer", "leader", work=told(answers), expectations=_ONE_ANSWER)
 
 
@@ -189,11 +214,11 @@ _ONE_ANSWER = (
 )
 
 
-def whole(value: Any, name: str, most: int = 100) -> str | None:
+def whole(value: Any, name: str) -> str | None:
     """Return what is wrong with an option that counts; None if it fits."""
-    if type(value) is int and 1 <= value <= most:
+    if type(value) is int and 1 <= value <= 100:
         return None
-    return f"{name} must be a whole number from 1 to {most}, got {value!r}"
+    return f"{name} must be a whole number from 1 to 100, got {value!r}"
 
 
 def own_role(team: TeamSpec, name: str, given: Any, instructions: str, **fields: Any) -> Agent:

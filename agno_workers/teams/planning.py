@@ -13,10 +13,9 @@ from agno_workers.core.runnable import Runnable
 from agno_workers.core.words import did_you_mean
 from agno_workers.errors import StepFailed
 from agno_workers.teams.handover import handover, who_said_what
-from agno_workers.teams.modes import Answer, Meeting, Mode, leader, whole
+from agno_workers.teams.modes import Answer, Meeting, Mode, leader
 from agno_workers.teams.roles import role
 from agno_workers.teams.spec import TeamSpec
-from agno_workers.tools.result import to_text
 
 MOST_TASKS = 100
 
@@ -41,13 +40,7 @@ class Plan:
 class Tasks(Mode, frozen=True):
     """The leader writes a list of tasks with their needs; ready ones run side by side, and results feed those that wait."""
 
-    attempts: int = 3
-    """How often the leader is asked for a list that can be used."""
-
     word: ClassVar[str] = "tasks"
-
-    def fault(self, _: TeamSpec, /) -> str | None:
-        return whole(self.attempts, "attempts")
 
     def roles(self, team: TeamSpec) -> Mapping[str, Runnable]:
         return {
@@ -68,19 +61,12 @@ class Tasks(Mode, frozen=True):
         requirements = _RULES + "\n".join(
             f"- {name}{': ' if about else ''}{about}" for name, about in members.items()
         )
-        work, wrong = "", ""
-        for attempt in range(1, self.attempts + 1):
-            plan: Plan = meeting.decide(f"plan:{attempt}", "planner", work=work, requirements=requirements)
-            wrong = faults(plan.tasks, members)
-            if not wrong:
-                return in_order(plan.tasks)
-            work = (
-                f"Your list was:\n{to_text(plan)}\n\nIt can't be used: {wrong}. Write the whole list again."
-            )
-        raise StepFailed(
-            f"the leader of team {meeting.team.name!r} wrote {self.attempts} lists of tasks that can't be used, the last one because {wrong}.",
-            reason="plan",
-        )
+
+        def fault(plan: Plan) -> str:
+            return faults(plan.tasks, members)
+
+        plan: Plan = meeting.decide_until("plan", "planner", fault, "plan", requirements=requirements)
+        return in_order(plan.tasks)
 
 
 def faults(tasks: Sequence[Task], members: Collection[str]) -> str:
@@ -125,11 +111,8 @@ def _run_tasks(meeting: Meeting, plan: Sequence[Task]) -> dict[str, Answer]:
             raise Suspend  # those come before it, and wake the run
         if missing := [need for need in task.needs if ended[need].failure]:
             text = f"it was skipped, since {' and '.join(map(repr, missing))} gave no result"
-            ended[task.title] = Answer(
-                task.member,
-                None,
-                StepFailed(text, reason="skipped", error={"type": "Skipped", "message": text}),
-            )
+            skipped = StepFailed(text, reason="skipped", error={"type": "Skipped", "message": text})
+            ended[task.title] = Answer(task.member, failure=skipped)
             return
         message = handover(
             f"{task.title}\n\n{task.work}",
@@ -141,23 +124,18 @@ def _run_tasks(meeting: Meeting, plan: Sequence[Task]) -> dict[str, Answer]:
         ended[task.title] = meeting.ask(f"task:{number}", task.member, message, members[task.member])
 
     branches: list[Callable[[], None]] = [partial(branch, *each) for each in enumerate(plan, 1)]
-    try:
-        meeting.flow.parallel(*branches, join=BEST_EFFORT)
-    finally:
-        meeting.record["tasks"] = [_written(number, task, ended) for number, task in enumerate(plan, 1)]
+    meeting.flow.parallel(*branches, join=BEST_EFFORT)
+    meeting.record["tasks"] = [
+        _written(number, task, ended[task.title]) for number, task in enumerate(plan, 1)
+    ]
     return ended
 
 
-def _written(number: int, task: Task, ended: Mapping[str, Answer]) -> dict[str, Any]:
-    answer = ended.get(task.title)
-    failure = answer.failure if answer else None
+def _written(number: int, task: Task, answer: Answer) -> dict[str, Any]:
+    failure = answer.failure
     status = "done" if failure is None else "skipped" if failure.reason == "skipped" else "failed"
     written = {"id": f"task:{number}", "title": task.title, "member": task.member, "needs": task.needs}
-    return (
-        written
-        | {"status": status if answer else "open"}
-        | ({"why": answer.why} if answer and failure else {})
-    )
+    return written | {"status": status} | ({"why": answer.why} if failure else {})
 
 
 _RULES = (

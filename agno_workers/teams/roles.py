@@ -47,8 +47,11 @@ def role(
 
 
 def typed(team: TeamSpec, member: Runnable, schema: Any) -> Runnable:
-    """Return a member whose answers have this type, as `TEAM:MEMBER`. A workflow, and a member with a type of its own, stay as they are."""
-    if getattr(member, "output_schema", schema) is not None:
+    """Return a member whose answers have this type, as `TEAM:MEMBER`. A workflow, a team that votes, and a member with a type of its own stay
+    as they are.
+    """
+    is_vote = isinstance(member, TeamSpec) and "vote" in (member.mode, getattr(member.mode, "word", ""))
+    if is_vote or getattr(member, "output_schema", schema) is not None:
         return member
     return msgspec.structs.replace(member, name=f"{team.name}:{member.name}", output_schema=schema)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -28,40 +29,36 @@ class Roster:
     pool: Pool
     runnables: Callable[[], Iterable[Runnable]]
     """Return the agents, teams and workflows of this process."""
-    _teams: dict[str, TeamSpec] = field(default_factory=dict)
 
     def extension(self) -> Extension:
         return Extension(self.tools)
 
-    @property
-    def teams(self) -> Mapping[str, TeamSpec]:
-        if not self._teams:
-            self._teams.update({each.name: each for each in self.runnables() if isinstance(each, TeamSpec)})
-        return self._teams
+    @cached_property
+    def teams(self) -> dict[str, TeamSpec]:
+        """The teams whose agents see the roster."""
+        return {each.name: each for each in self.runnables() if isinstance(each, TeamSpec) and each.roster}
+
+    @cached_property
+    def agents(self) -> frozenset[str]:
+        """The names of those agents."""
+        teams = self.teams.values()
+        return frozenset(name for team in teams for name in (team.name, *(part.name for part in team.parts)))
 
     def tools(self, agent: Agent) -> Sequence[Tool]:
         """Return the tool for an agent that leads a team, or is in one."""
-        if not any(sees_roster(team, agent.name) for team in self.teams.values()):
+        if agent.name not in self.agents:
             return ()
 
         @tool(effect=Effect.PURE)
         def team_roster(ctx: ToolContext) -> list[dict[str, Any]]:
             """List the members of your team: what each can do, and what it is busy with now."""
             place = ctx._team
-            team = self.teams.get(place.name) if place else None
-            if place is None or (team is not None and not sees_roster(team, ctx.agent)):
+            if place is None or place.name not in self.teams:
                 raise ToolError("this run does not see the members of a team: continue without them.")
             rows = self.pool.run(_SQL["busy"], {"run_id": place.run_id, "limit": _MOST_BUSY})
-            return listed(place.name, team.members if team else (), rows, ctx.agent)
+            return listed(place.name, self.teams[place.name].members, rows, ctx.agent)
 
         return (msgspec.structs.replace(team_roster, for_teams=True),)
-
-
-def sees_roster(team: TeamSpec, name: str) -> bool:
-    """Return whether an agent with this name sees the roster of a team."""
-    if isinstance(team.roster, bool):
-        return team.roster and name in {team.name, *(part.name for part in team.parts)}
-    return ("leader" if name == team.name else member_name(team.name, name)) in team.roster
 
 
 def listed(team: str, members: Sequence[Runnable], busy: Sequence[Row], asking: str) -> list[dict[str, Any]]:
@@ -71,14 +68,9 @@ def listed(team: str, members: Sequence[Runnable], busy: Sequence[Row], asking: 
         for each in members
     }
     for row in busy:
-        name = member_name(team, row["agent"])
+        name = row["agent"].removeprefix(f"{team}:")
         task = {key: row[key] for key in ("task", "for_s", "report", "fraction") if row[key] is not None}
         found.setdefault(name, {"name": name}).setdefault("busy_with", []).append(task)
-    if (me := member_name(team, asking)) in found:
+    if (me := asking.removeprefix(f"{team}:")) in found:
         found[me]["is_you"] = True
     return list(found.values())
-
-
-def member_name(team: str, agent: str) -> str:
-    """Return the name of a member or a role, such as `leader`, of an agent of the team."""
-    return agent.removeprefix(f"{team}:")

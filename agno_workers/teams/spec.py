@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from agno_workers.core import checks
 from agno_workers.core.agent import Limits, Memory
 from agno_workers.core.fields import Fields
 from agno_workers.core.ports import Model
 from agno_workers.core.run import RunKind
 from agno_workers.core.runnable import Runnable
-from agno_workers.core.words import did_you_mean
 
 
 class TeamSpec(Runnable, metaclass=Fields, frozen=True, kw_only=True):
@@ -36,34 +34,9 @@ class TeamSpec(Runnable, metaclass=Fields, frozen=True, kw_only=True):
     """Memories that outlive a run: `Memory(scope="team")` for those of the team. The leader has them; members have their own option."""
     state: bool = False
     """Show the state of the team to the leader, as it is when its run begins."""
-    roster: bool | Sequence[str] = True
-    """Offer the tool `team_roster` to the leader and the members, or only to those with these names."""
+    roster: bool = True
+    """Offer the tool `team_roster` to the leader and the members."""
     limits: Limits = Limits()
     """Limits of each run: `tokens`, `cost_usd` and `deadline_s` hold for all that it starts."""
 
     kind: ClassVar[RunKind] = RunKind.TEAM
-
-
-def fault_of_shared(team: TeamSpec) -> str | None:
-    """Return a sentence about what a team can't share, or None."""
-    memory: Any = team.memory
-    state: Any = team.state
-    if memory is not None:
-        if not isinstance(memory, Memory):
-            return f"memory must be Memory(...), got {checks.brief(memory)}"
-        if wrong := checks.misfit(Memory, memory):
-            return f"memory.{wrong[0]} {wrong[1]}"
-    if not isinstance(state, bool):
-        return f"state must be True or False, got {checks.brief(state)}: tools write it with ctx.state_of('team')"
-    if (memory is not None or state) and team.leader is None:
-        return f"{'memory' if memory is not None else 'state'} is for the leader, and it has none: set leader=, or give it to members"
-    if isinstance(team.roster, bool):
-        return None
-    names = [each.name for each in team.members]
-    if isinstance(team.roster, str) or not isinstance(team.roster, Sequence):
-        return f"roster must be True, False or a list of names, got {checks.brief(team.roster)}"
-    if unknown := [each for each in team.roster if each not in (*names, "leader")]:
-        return f"roster names {checks.brief(unknown[0])}, which is not a member.{did_you_mean(str(unknown[0]), names)}".rstrip(
-            "."
-        )
-    return None

@@ -89,8 +89,8 @@ class Supervise(Mode, frozen=True):
             verdicts.append(verdict | {"verdict": review.value.verdict, "feedback": review.value.feedback})
             if review.value.verdict != "revise":
                 return last
-            work = (
-                f"Your last answer:\n{answer.text}\n\nThe reviewer wants it revised:\n{review.value.feedback}"
+            work = who_said_what(
+                [("Your last answer", answer.text), ("The reviewer wants it revised", review.value.feedback)]
             )
         return last
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from agno_workers.core import checks
-from agno_workers.core.agent import Agent, Limits, name_fault
+from agno_workers.core.agent import Agent, Limits, Memory, name_fault
 from agno_workers.core.budget import check_prices
 from agno_workers.core.flow import Flow
+from agno_workers.core.output import output_type
 from agno_workers.core.runnable import Program, Runnable
 from agno_workers.core.words import did_you_mean
 from agno_workers.errors import InvalidInput
@@ -17,7 +18,7 @@ from agno_workers.teams.debating import Debate
 from agno_workers.teams.modes import Broadcast, Meeting, Mode
 from agno_workers.teams.planning import Tasks
 from agno_workers.teams.roles import role
-from agno_workers.teams.spec import TeamSpec, fault_of_shared
+from agno_workers.teams.spec import TeamSpec
 from agno_workers.teams.supervising import Supervise
 from agno_workers.teams.voting import Vote
 from agno_workers.tools.decorate import ACCEPTED_NAME
@@ -37,6 +38,8 @@ class Team(TeamSpec, frozen=True, kw_only=True):
             raise InvalidInput(f"Team(name=...): {fault}.")
         if fault := next(_faults(self), None):
             raise InvalidInput(f"team {self.name!r}: {fault}.", team=self.name)
+        if self.output_schema is not None:
+            output_type(self.name, self.output_schema)
         check_prices(self, self.limits)
         self.compiled()
 
@@ -89,8 +92,7 @@ def _faults(team: Team) -> Iterator[str]:
             yield f"its leader {team.leader.name!r} is among its members: leave it out there"
     elif team.leader is not None and (fault := checks.model_fault(team.leader)):
         yield fault.replace("model=", "leader=", 1)
-    if fault := fault_of_shared(team):
-        yield fault
+    yield from _faults_of_shared(team)
     yield from _faults_of_mode(team)
 
 
@@ -121,8 +123,28 @@ def _names_within(what: Runnable) -> set[str]:
     return known
 
 
+def _faults_of_shared(team: Team) -> Iterator[str]:
+    for field in ("state", "roster", "share_member_interactions"):
+        if not isinstance(value := getattr(team, field), bool):
+            yield f"{field} must be True or False, got {checks.brief(value)}"
+    memory: Any = team.memory
+    if memory is not None and not isinstance(memory, Memory):
+        yield f"memory must be Memory(...), got {checks.brief(memory)}"
+    elif memory is not None and (wrong := checks.misfit(Memory, memory)):
+        yield f"memory.{wrong[0]} {wrong[1]}"
+    if team.leader is None and (memory is not None or team.state):
+        yield f"{'state' if memory is None else 'memory'} is for the leader, and it has none: set leader=, or give it to members"
+
+
 def _faults_of_mode(team: Team) -> Iterator[str]:
     mode = team.mode
+    if team.member_timeout_s is not None and mode in LED:
+        yield f"member_timeout_s is for modes whose next move code chooses, and mode is {str(mode)!r}: give members limits=Limits(deadline_s=...)"
+    for field in ("turns", "tool_calls", "on_limit") if mode not in LED else ():
+        if getattr(team.limits, field) != getattr(Limits(), field):
+            yield f"limits.{field} is for modes in which a model chooses the next move: leave it out, or give it to the leader and the members"
+    if team.share_member_interactions and mode not in ("coordinate", "network"):
+        yield "share_member_interactions is for mode='coordinate' and 'network', in which the leader calls members as tools: leave it out"
     if isinstance(mode, Mode):
         if fault := mode.fault(team):
             yield f"mode {mode.word}: {fault}"

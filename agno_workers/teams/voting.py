@@ -68,36 +68,41 @@ class Vote(Mode, frozen=True):
         message = handover(meeting.request, expectations=_VOTE)
         asked = [
             Asked(f"{name}:{place // len(members) + 1}", name, meeting.roles[name], message)
-            for place, name in (
-                (place, members[place % len(members)]) for place in range(self.n or len(members))
-            )
+            for place in range(self.n or len(members))
+            for name in [members[place % len(members)]]
         ]
         answers = meeting.ask_all(asked, quorum(self.quorum) if self.quorum else BEST_EFFORT)
         cast = [(each, _ballot(each)) for each in meeting.some(answers) if each.is_used and not each.failure]
         votes: dict[str, list[tuple[Answer, Ballot]]] = {}
         for answer, ballot in cast:
             votes.setdefault(_key(ballot.choice), []).append((answer, ballot))
-        most = max(map(len, votes.values()))
-        tied = [each for each in votes.values() if len(each) == most]
         meeting.record["votes"] = [
             {"choice": each[0][1].choice, "votes": len(each), "by": [answer.who for answer, _ in each]}
             for each in votes.values()
         ]
+        most = max(map(len, votes.values()))
+        tied = {key: each[0][1].choice for key, each in votes.items() if len(each) == most}
+        meeting.record["decided_by"] = "votes" if len(tied) == 1 else self.tie
         if len(tied) == 1 or self.tie == "first":
-            meeting.record["decided_by"] = "votes" if len(tied) == 1 else "first"
-            return tied[0][0][1].choice
-        meeting.record["decided_by"] = self.tie
-        choices = ", ".join(to_text(each[0][1].choice) for each in tied)
+            return next(iter(tied.values()))
         if self.tie == "fail":
+            choices = ", ".join(map(to_text, tied.values()))
             raise StepFailed(
                 f"the vote of team {meeting.team.name!r} is a tie of {choices}, with {most} of {len(cast)} votes each.", reason="tie"
             )  # fmt: skip
         said = [(answer.who, f"{to_text(ballot.choice)}\n{ballot.evidence}") for answer, ballot in cast]
         said += [(each.who, each.text) for each in answers if each.failure]
+        said.append(
+            ("The choices with the most votes", "\n".join(f"- {to_text(each)}" for each in tied.values()))
+        )
+
+        def fault(decision: Any) -> str:
+            return "" if _key(decision.choice) in tied else f"{to_text(decision.choice)!r} is not among them"
+
         work = who_said_what(said)
-        decision = meeting.decide("answer", "leader", work=work, expectations=f"{_DECIDE} {choices}.")
+        decision = meeting.decide_until("answer", "leader", fault, "tie", work=work, expectations=_DECIDE)
         meeting.record["evidence"] = decision.evidence
-        return decision.choice
+        return tied[_key(decision.choice)]
 
 
 @cache
@@ -123,9 +128,9 @@ def _ballot(answer: Answer) -> Ballot:
 def _key(choice: Any) -> str:
     """Return the same text for choices that are the same."""
     return (
-        " ".join(choice.casefold().split()).rstrip(".!") if isinstance(choice, str) else to_json_text(choice)
+        " ".join(choice.casefold().split()).rstrip(".! ") if isinstance(choice, str) else to_json_text(choice)
     )
 
 
 _VOTE = "Your vote: one `choice`, as short and plain as the request allows, so that it can be counted, and the `evidence` for it."
-_DECIDE = "Your `choice`, one of those with the most votes, and the `evidence` that decides. They are:"
+_DECIDE = "Your `choice`, one of those with the most votes, and the `evidence` that decides."

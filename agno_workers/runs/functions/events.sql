@@ -69,7 +69,7 @@ $$;
 CREATE OR REPLACE FUNCTION agno.reported(of_run uuid)
 RETURNS TABLE (event text, subject uuid, attempt int, name text, error jsonb, at timestamptz, data jsonb) LANGUAGE sql STABLE AS $$
     SELECT 'Report', e.id, 0, coalesce(s.name, ''), NULL::jsonb, e.at, jsonb_strip_nulls(jsonb_build_object('text', e.text, 'fraction', e.fraction,
-        'run_id', e.from_run_id, 'agent', r.agent, 'step_id', e.step_id))
+        'run_id', e.from_run_id, 'agent', coalesce(s.policy->>'agent', r.agent), 'step_id', e.step_id))
     FROM agno.report e LEFT JOIN agno.step s ON s.id = e.step_id LEFT JOIN agno.run r ON r.id = e.from_run_id
     WHERE e.run_id = $1 AND e.number <= 5000;
 $$;

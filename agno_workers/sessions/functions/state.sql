@@ -11,9 +11,10 @@ DECLARE
     in_tenant text;
     foreign_scope text;
     team_run uuid;
+    acting text := (SELECT s.policy->>'agent' FROM agno.step s WHERE s.id = of_step);  -- the agent whose tool it is, where one has taken the run over
 BEGIN
     SELECT r.tenant, (SELECT c->>'scope' FROM jsonb_array_elements(changes) c WHERE c->>'owner' IS DISTINCT FROM CASE c->>'scope'
-        WHEN 'session' THEN r.session_id WHEN 'user' THEN r.user_id WHEN 'agent' THEN r.agent WHEN 'run' THEN r.id::text WHEN 'global' THEN ''
+        WHEN 'session' THEN r.session_id WHEN 'user' THEN r.user_id WHEN 'agent' THEN coalesce(acting, r.agent) WHEN 'run' THEN r.id::text WHEN 'global' THEN ''
         WHEN 'team' THEN agno.team_of(r) END LIMIT 1)
     INTO in_tenant, foreign_scope FROM agno.run r WHERE r.id = of_run;
     IF foreign_scope IS NOT NULL THEN

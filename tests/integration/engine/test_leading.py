@@ -469,7 +469,7 @@ def test_events_and_tool_calls_name_the_agent_that_acts(scenario: Scenario) -> N
 
 
 def test_each_agent_has_its_own_context(scenario: Scenario) -> None:
-    one, two = Context({"desk": Computed(lambda: "first")}), Context({"desk": Computed(lambda: "second")})
+    one, two = Context({"desk": Computed(lambda: "first")}), Context({"room": Computed(lambda: "second")})
     script = ScriptedReplies(calling(BILLING), Turn(text="ok"))
     team = Team(
         name="support",
@@ -477,7 +477,8 @@ def test_each_agent_has_its_own_context(scenario: Scenario) -> None:
         leader=Agent(name="triage", model=script.model, context=one),
         members=[Agent(name="billing", model=script.model, context=two)],
     )
-    scenario.execute_all(scenario.engine(team), scenario.submit("support"))
+    run = scenario.execute_all(scenario.engine(team), scenario.submit("support"))
+    assert scenario.handle(run.id).context == {"desk": "first", "room": "second"}
     assert ["first" in request.system for request in script.asked] == [True, False]
     assert ["second" in request.system for request in script.asked] == [False, True]
 

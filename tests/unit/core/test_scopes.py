@@ -39,4 +39,4 @@ def test_run_without_an_owner_is_told_what_to_do(scope: str, move: str) -> None:
 
 @pytest.mark.parametrize(("team", "owner"), [(TEAM, "team:crew"), (None, "None")])
 def test_memories_of_a_team_belong_to_its_name(team: TeamPlace | None, owner: str) -> None:
-    assert str(memory_store.owner_of(Memory(scope="team"), "default", "a", "ann", "s", team)) == owner
+    assert str(memory_store.owner_of(Memory(scope="team"), "default", "a", "ann", "s", team, "r")) == owner

@@ -13,7 +13,7 @@ from agno_workers.core.run import RunKind
 from agno_workers.core.runnable import Program
 from agno_workers.errors import InvalidInput
 from agno_workers.registry import Registry
-from agno_workers.teams import debate, supervise, tasks, vote
+from agno_workers.teams import debate, supervise, vote
 
 ann, bob = (Agent(name=name, model="scripted:echo") for name in ("ann", "bob"))
 
@@ -128,8 +128,11 @@ def _flow(flow: Flow, text: str) -> str:
         ({"mode": debate(rounds=True)}, "team 'desk': mode debate: rounds must be a whole number from 1 to 100, got True."),
         ({"mode": debate(judge=team(name="court"))}, "team 'desk': judge= takes an agent or a model, got the team 'court'."),
         ({"mode": supervise(criteria=7)}, "team 'desk': mode supervise: criteria must be text or a list of texts, got 7."),  # type: ignore[arg-type]
-        ({"mode": tasks(attempts=0)}, "team 'desk': mode tasks: attempts must be a whole number from 1 to 100, got 0."),
         ({"member_timeout_s": 0}, "team 'desk': member_timeout_s must be seconds above 0, or None, got 0."),
+        ({"mode": "route", "member_timeout_s": 3}, "member_timeout_s is for modes whose next move code chooses, and mode is 'route'"),
+        ({"share_member_interactions": True}, "team 'desk': share_member_interactions is for mode='coordinate' and 'network'"),
+        ({"limits": Limits(turns=3)}, "team 'desk': limits.turns is for modes in which a model chooses the next move"),
+        ({"mode": "vote", "output_schema": {"type": "string"}}, "'desk': output_schema={'type': 'string'} has no JSON schema"),
         ({"limits": 3}, "team 'desk': limits must be Limits(...), got 3."),
         ({"name": " "}, "Team(name=...): name must be text that is not blank, got ' '."),
         ({"member": [ann]}, "Team has no field 'member'. Did you mean 'members'?"),
