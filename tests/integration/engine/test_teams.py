@@ -740,3 +740,28 @@ def test_leader_sees_the_conversation_of_the_team_and_members_do_not(scenario: S
         == "- Be kind.\n- Be brief.\n- You lead a team whose members have all worked on the same request."
     )
     assert [message.text for message in cast.replies["ann"].asked[1].messages] == ["And now?"]
+
+
+@pytest.mark.parametrize(("mode", "later"), [("coordinate", "broadcast"), ("broadcast", "coordinate")])
+def test_run_goes_on_with_code_of_the_form_that_began_it(
+    scenario: Scenario, cast: Cast, mode: str, later: str
+) -> None:
+    """A deploy may let code choose the moves of a team in place of a model, or the other way round; then it goes back."""
+    calls = Turn(calls=(("ann", {"task": "Choose."}),))
+    ann = cast.agent("ann", "red")
+    leader = cast.model("leader", calls, "red") if mode == "coordinate" else cast.model("leader", "red")
+    first = scenario.engine(Team(name="panel", members=[ann], mode=mode, leader=leader))
+    deployed = scenario.engine(Team(name="panel", members=[ann], mode=later, leader=leader))
+    step = scenario.submit("panel", "Which?")
+    scenario.execute_step_of(first, step.run_id)
+    ended = execute(scenario, deployed, step.run_id)  # the member's run, and a try
+    for _ in range(8):
+        scenario.let_time_pass()
+        for send in scenario.db.journal.take_due(1):
+            execute_step(deployed, send)
+        ended = scenario.queries.run(step.run_id)
+    assert (ended.status, ended.reason) == (RunStatus.FAILED, "form_changed")
+    assert "since a deploy" in str(ended.error)
+    assert scenario.handle(ended.id).retry()
+    assert execute(scenario, first, ended.id).content == "red"
+    assert len(cast.asked("ann")) == 1
