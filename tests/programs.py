@@ -20,17 +20,15 @@ squad = Team(name="squad", leader=Scripted("squad", agents._tools_named), member
 
 @workflow
 def errand(flow: Flow, asked: str) -> Any:
-    """A step, and then the one that the input names beside the run of an agent: `tool {"path": ...}`."""
+    """A step, the run of an agent, and the step that the input names, `tool {"path": ...}`: one after another, since a worker dies with all that it does."""
     name, _, arguments = asked.partition(" ")
     tool: Any = getattr(agents, name)
     flow.step("begin", add, 1, 2)
+    flow.step("echo", echo, "are you there?")
     try:
-        work, _ = flow.gather(
-            flow.step("work", tool, **json.loads(arguments)), flow.step("echo", echo, "are you there?")
-        )
+        return flow.step("work", tool, **json.loads(arguments))
     except StepFailed as error:
         return f"!{error.ids['error']['message']}"
-    return work
 
 
 listed = Workflow(name="listed", steps=[Parallel(Step("work", function=look), echo, name="both"), Step("last", agent=echo)])  # fmt: skip

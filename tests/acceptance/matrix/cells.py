@@ -82,7 +82,7 @@ PROGRAM_TURNS = (
     Kind("the first turn of a workflow", "errand", "looked"),
     Kind("a turn of a workflow that makes calls", "errand", "looked", 1),
     Kind("the run of a workflow's step", "errand", "looked", 2),
-    Kind("the last turn of a workflow", "errand", "looked", 3),
+    Kind("the last turn of a workflow", "errand", "looked", 4),
     Kind("the first turn of a team", "squad", "looked"),
     Kind("the last turn of a team's member", "squad", "looked", 2),
     Kind("the last turn of a team", "squad", "looked", 3),
