@@ -113,7 +113,8 @@ def unreachable(flow: Flow, text: str) -> None:
 def _lead_all(request: ModelRequest) -> Turn:
     """Delegate the input to all members, and answer with the number of results."""
     if request.messages[-1].role == "user":
-        return Turn(calls=tuple((tool.name, {"task": request.messages[0].text}) for tool in request.tools))
+        members = (tool.name for tool in request.tools if tool.name != "team_roster")
+        return Turn(calls=tuple((name, {"task": request.messages[0].text}) for name in members))
     return Turn(text=str(sum(message.role == "tool" for message in request.messages)))
 
 
