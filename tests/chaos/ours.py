@@ -98,7 +98,8 @@ def _play(options: Options, faults: Faults, history: History, ledger: Path, say:
         broken += [f"after {options.settle_s:.0f} s of calm: {what}" for what in open_ends[:20]]
     else:
         broken += violated(url)
-    state = histories.read(url, ledger)
+    kills = sum(happened.fault.kind == "postgres killed" for happened in faults.happened)
+    state = msgspec.structs.replace(histories.read(url, ledger), postgres_kills=kills)
     found = histories.verdict(history, state)
     return Verdict(
         _counters(found, faults, state) | {"calm until all had ended, s": round(settled, 1)},
