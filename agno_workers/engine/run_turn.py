@@ -49,7 +49,7 @@ def run_claimed_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
 
 
 def changed_form(claim: ClaimedStep, is_program: bool) -> RunFailed | None:
-    """Return why this code can't go on with a run: a model chose its moves, and now code does, or the other way round. A transcript is no list
+    """Return why this code can't go on with a run: a model chose its moves, and now code does, or the other way round. A transcript is not a list
     of calls, so neither can go on with the other's work; a worker with the earlier code can.
     """
     has_replies = claim.compacted is not None or any(each.role == "assistant" for each in claim.messages)
