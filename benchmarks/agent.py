@@ -49,7 +49,6 @@ def _row(measure: str, unit: Unit, sides: list[tuple[float, ...]], aim: str) -> 
     ours, *agno = sides
     return Row(
         measure=measure, unit=unit, ours=ours, peer=agno[0] if agno else (), against="agno's Agent", aim=aim,
-        readme=measure.startswith("time") and measure.endswith("a tool"),
     )  # fmt: skip
 
 

@@ -79,10 +79,10 @@ def run(options: Options) -> Report:
         setting=f"{setting}; stock Celery's: -c {options.peer_concurrency}; {at_once} at once",
         rows=(
             rates(what, one, raw, RAW, ">=1.9x, <=34 ms CPU", readme=True),
-            rates(what, one, chord, CHORD, ">=2x", readme=True),
+            rates(what, one, chord, CHORD, ">=2x"),
             rates(what, one, loop, LOOP, ">=3.1x", readme=True),
             rates(f"{what}, two worker processes", two, raw, RAW, ">=2.4x"),
-            rates(f"{what}, two worker processes", two, loop, LOOP, ">=4x", readme=True),
+            rates(f"{what}, two worker processes", two, loop, LOOP, ">=4x"),
             rates(f"{what}, -P prefork -c {_PREFORK}", prefork, one, "ours with threads", ">=0.7x"),
             rates("engine and SQL without a broker", engine, one, "the whole of ours", ">=80/s, <=18 ms CPU"),
             *(
@@ -90,7 +90,7 @@ def run(options: Options) -> Report:
                 for side, values in counted.items()
                 for name, value in zip(("commits", "fsyncs"), values, strict=True)
             ),
-            rates("10 tools and the turn after them", tens, ten_chords, TEN, ">=2.3x", readme=True),
+            rates("10 tools and the turn after them", tens, ten_chords, TEN, ">=2.3x"),
             Row(measure="10 tools and the turn after them, alone: p50", unit="s", ours=waits, peer=chord_waits, against=TEN, aim="<=0.75x", readme=True),
             Row(measure="a run of one turn, alone: p50", unit="s", ours=simple_waits, peer=task_waits, against="a stock task and its result", aim="<=4.5 ms", readme=True),
         ),

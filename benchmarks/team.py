@@ -47,7 +47,7 @@ def run(options: Options) -> Report:
     rows = [
         Row(
             measure=f"{what} of a team of 10 members of 500 ms", unit=unit, ours=_of(ours, field), peer=_of(agno[0], field) if agno else (),
-            against=AGNO if agno else "", aim=aim,
+            against=AGNO if agno else "", aim=aim, readme=field == "wall_s",
         )
         for what, unit, field, aim in measures
     ]  # fmt: skip

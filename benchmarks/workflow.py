@@ -82,7 +82,14 @@ def _rows(measure: str, ours: tuple[Found, ...], peer: tuple[Found, ...], name: 
         return [Cost(each.per_s, each.cpu_s) for each in side]
 
     return [
-        Row(measure=f"{measure}, alone: p50", unit="s", ours=alone(ours), peer=alone(peer), against=name),
+        Row(
+            measure=f"{measure}, alone: p50",
+            unit="s",
+            ours=alone(ours),
+            peer=alone(peer),
+            against=name,
+            readme="one after another" in measure and "DBOS" in name,
+        ),
         rates(measure, at_once(ours), at_once(peer), name),
     ]
 

@@ -57,4 +57,6 @@ def digest_folder(flow: Flow, folder: str) -> str:
 
 
 if __name__ == "__main__":
-    print(digest_folder.delay(sys.argv[1]).get(timeout=60))
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit("Name a folder with text files: python -m examples.batch_map FOLDER")
+    print(digest_folder.delay(str(Path(sys.argv[1]).resolve())).get(timeout=60))

@@ -74,16 +74,30 @@ def _show(agent: RegisteredAgent, now: datetime) -> None:
     console = screen.console()
     seen = f"registered {screen.age(agent.seen_at, now)} ago" if agent.seen_at else "not registered"
     kind = "" if agent.kind == RunKind.AGENT else agent.kind
-    facts = [kind, agent.definition.get("model", ""), f"queue {agent.queue}", seen]
+    facts = [
+        kind,
+        agent.definition.get("mode", ""),
+        agent.definition.get("model", ""),
+        f"queue {agent.queue}",
+        seen,
+    ]
     console.print(
         screen.line((agent.name, "bold"), "  ", ", ".join(fact for fact in facts if fact)), soft_wrap=True
     )
     for line in (
-        screen.one_line(agent.description, 200), _named("tools", ", ".join(agent.tools)),
+        screen.one_line(agent.description, 200), _named(*_starts(agent)),
         _named("limits", _limits(agent)), _named("prices", _prices(agent)),
     ):  # fmt: skip
         if line:
             console.print(screen.indented(screen.line(line)))
+
+
+def _starts(agent: RegisteredAgent) -> tuple[str, str]:
+    """Return what an agent calls, with a name for it: a program has no tools, but members and roles, or steps."""
+    if "kind" not in agent.definition:  # an agent, or a team whose leader is one
+        return "tools", ", ".join(agent.tools)
+    names = [name.removeprefix(f"{agent.name}:") for name in dict.fromkeys(agent.tools)]
+    return ("steps" if agent.kind == RunKind.WORKFLOW else "members and roles"), ", ".join(names)
 
 
 def _named(name: str, text: str) -> str:

@@ -19,6 +19,7 @@ from agno_workers.cli.diagnose import diagnose
 from agno_workers.cli.ids import existing_run, short_ids, step_id, whole_id
 from agno_workers.cli.screen import count
 from agno_workers.cli.tree import is_tree, show_bars, show_tree
+from agno_workers.core.budget import TreeUsage
 from agno_workers.core.messages import Message, ToolCall, ToolResult, stored_results
 from agno_workers.core.messages import Text as TextPart
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind
@@ -29,7 +30,6 @@ from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
 from agno_workers.runs.prune import pruning
 from agno_workers.runs.queries import Event, Listed, RunDiagnostics, RunFilters
-from agno_workers.runs.tree import RunTree
 from agno_workers.sessions.memory_store import RecalledMemory
 
 app = typer.Typer(
@@ -43,7 +43,6 @@ _MAX_SHOWN_CHARS = 1000
 _MAX_NOTE_CHARS = 200
 _MAX_NAME_CHARS = 16
 _MAX_STEPS = 40
-_MAX_CHILDREN = 5
 _MANY_HIDDEN = 1000
 _AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE, StepKind.COMPACT, StepKind.WAIT)
 _RUN = typer.Argument(metavar="ID", help="The id of a run, whole or short.")
@@ -97,7 +96,7 @@ def ls(
             stuck=stuck,
             batch_id=batch and whole_id(database, batch, "batch"),
             before=before and whole_id(database, before, "run"),
-            background=background or kind == RunKind.BACKGROUND,
+            background=background,
         )
         listed = database.queries.runs(limit, **filters)
         if json:
@@ -211,6 +210,7 @@ def show(
     with connection.database(settings) as database:
         queries, run_id = database.queries, whole_id(database, id, "run")
         tree, transcript = queries.tree(run_id), queries.transcript(run_id)
+        used = database.journal.tree_usage(run_id)
         run, steps = tree.run, list(tree.steps)
         around, workers = queries.diagnostics(run_id), database.workers.all()
         compactions = queries.compactions(run_id)
@@ -225,6 +225,7 @@ def show(
             "steps": steps,
             "children": around.children,
             "below": tree.children,
+            "tree_usage": used,
             "transcript": transcript,
             "compactions": compactions,
         }
@@ -235,12 +236,12 @@ def show(
     if timeline:
         show_bars(console, tree, around.now, full=full)
         return
-    _show_run(console, tree, around)
+    _show_run(console, tree.run, used, around)
     for sentence in why:
         console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
     if is_tree(tree):
         show_tree(console, tree, around.now, full=full)
-    _show_steps(console, steps, around.now, run.error, full=full, as_table=not is_tree(tree))
+    _show_steps(console, run, steps, around.now, full=full, as_table=not is_tree(tree))
     if history and not earlier:
         console.print("\nno history", style="dim")
     _show_compactions(console, compactions, full=full)
@@ -251,19 +252,18 @@ def show(
     _show_memories(console, recalled)
 
 
-def _show_run(console: Console, tree: RunTree, around: RunDiagnostics) -> None:
-    run, used = tree.run, tree.usage
+def _show_run(console: Console, run: Run, used: TreeUsage, around: RunDiagnostics) -> None:
     console.print(screen.line("run ", (run.id, "bold"), "  ", (run.agent, "bold"), "  ", _status(run)))
-    usage = f"{used.input_tokens} tokens in, {used.output_tokens} out"
-    if tree.children:
-        usage = f"{usage} in {count(sum(1 for _ in tree.walk()), 'run')}"
+    usage = f"{used.usage.input_tokens} tokens in, {used.usage.output_tokens} out"
+    if used.runs > 1:
+        usage = f"{usage} in {count(used.runs, 'run')}"
     ended = f"took {screen.took(run.created_at, run.ended_at)} ({run.reason})" if run.ended_at else ""
     facts = [f"submitted {_utc(run.created_at)}", ended]
     facts += [
         f"{count(run.turns, 'turn')}, {count(run.tool_calls, 'tool call')}, {usage}",
-        _cost(tree, around),
+        _cost(used.cost_usd, around),
     ]
-    facts += [f"{name} {value}" for name, value in _labels(run, around) if value]
+    facts += [f"{name} {value}" for name, value in _labels(run) if value]
     console.print(screen.line(("; ".join(fact for fact in facts if fact), "dim")))
     if run.kind is RunKind.BACKGROUND:
         work = f"background work: {run.metadata.get('kind')} of {run.metadata.get('owner')}"
@@ -280,16 +280,14 @@ def _show_run(console: Console, tree: RunTree, around: RunDiagnostics) -> None:
         console.print(f"→ `agno-workers dead show {run.id}` shows what can be done.", style="yellow")
 
 
-def _cost(tree: RunTree, around: RunDiagnostics) -> str:
+def _cost(cost_usd: float, around: RunDiagnostics) -> str:
     limit = around.limits.cost_usd if around.limits else None
-    if not tree.cost_usd and limit is None:
+    if not cost_usd and limit is None:
         return ""
-    return f"cost {screen.dollars(tree.cost_usd)}" + (
-        f" of {screen.dollars(limit)}" if limit is not None else ""
-    )
+    return f"cost {screen.dollars(cost_usd)}" + (f" of {screen.dollars(limit)}" if limit is not None else "")
 
 
-def _labels(run: Run, around: RunDiagnostics) -> list[tuple[str, str | None]]:
+def _labels(run: Run) -> list[tuple[str, str | None]]:
     return [
         ("session", run.session_id),
         ("rolled back", _utc(run.rolled_back_at)),
@@ -299,13 +297,6 @@ def _labels(run: Run, around: RunDiagnostics) -> list[tuple[str, str | None]]:
         ("batch", run.batch_id),
         ("forked from", run.forked_from),
         ("delegated by", run.parent_run_id),
-        (
-            "delegated to",
-            ", ".join(
-                f"{child.agent} {child.id} ({child.status})" for child in around.children[:_MAX_CHILDREN]
-            )
-            + (", ..." if len(around.children) > _MAX_CHILDREN else ""),
-        ),
     ]
 
 
@@ -315,9 +306,9 @@ def _utc(when: datetime | None) -> str:
 
 def _show_steps(
     console: Console,
+    run: Run,
     steps: list[Step],
     now: datetime,
-    run_error: dict[str, Any] | None,
     *,
     full: bool,
     as_table: bool = True,
@@ -343,8 +334,9 @@ def _show_steps(
     if len(shown) < len(steps):
         console.print(f"{count(len(steps) - len(shown), 'more step')}; --json shows all", style="dim")
     for step in shown:
-        if step.error and step.error != run_error and not _is_verdict(step):
-            name = "the model call" if step.kind is StepKind.TURN else step.name or step.kind
+        if step.error and step.error != run.error and not _is_verdict(step):
+            turn = "the model call" if run.kind is RunKind.AGENT else "the turn"
+            name = turn if step.kind is StepKind.TURN else step.name or step.kind
             said = f"{step.key}: {name} {'could not begin' if step.returns else 'failed'} with {step.error.get('type')}: {step.error.get('message')}"
             console.print(screen.line((said, "red")))
         if step.answer:

@@ -172,7 +172,11 @@ def length(span: timedelta) -> str:
 
 def one_line(text: str, width: int) -> str:
     """Return the beginning of a text on one line, as it can be printed."""
-    line = printable(" ".join(text.split()))
+    return cut(printable(" ".join(text.split())), width)
+
+
+def cut(line: str, width: int) -> str:
+    """Return a line, or as much of its beginning as fits, with a mark."""
     return line if len(line) <= width else f"{line[: max(0, width - 1)]}…"
 
 

@@ -11,12 +11,14 @@ from rich.text import Text
 
 from agno_workers.cli import screen
 from agno_workers.cli.bars import Bar, draw
+from agno_workers.cli.ids import short_ids
 from agno_workers.cli.screen import count
-from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind
+from agno_workers.core.run import Run, RunKind, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.runs.tree import RunTree
 
 _MOST_LINES = 60
 _MOST_NAME_CHARS = 38
+_LEAST_NAME_CHARS = 16
 
 
 class Row(NamedTuple):
@@ -34,7 +36,7 @@ class Row(NamedTuple):
 
     @property
     def label(self) -> str:
-        return screen.one_line(f"{self.lines}{self.name}", _MOST_NAME_CHARS)
+        return self.lines + screen.one_line(self.name, _MOST_NAME_CHARS - len(self.lines))
 
 
 def is_tree(tree: RunTree) -> bool:
@@ -46,18 +48,22 @@ def show_tree(console: Console, tree: RunTree, now: datetime, *, full: bool) -> 
     """Print the run, its steps, and the runs below: how long each waited and ran, its tokens and its cost."""
     rows = list(_rows(tree))
     shown = rows if full else rows[:_MOST_LINES]
+    ids = short_ids(row.tree.run.id for row in shown if row.tree)
     cells: list[tuple[str | Text, ...]] = [
         (
-            row.label, screen.status(row.status), screen.took(row.created_at, row.started_at or row.ended_at or now),
+            ids[row.tree.run.id] if row.tree else "", screen.status(row.status), screen.took(row.created_at, row.started_at or row.ended_at or now),
             screen.took(row.started_at, row.ended_at or now), *_spent(row),
         )
         for row in shown
     ]  # fmt: skip
-    columns = ["run and steps", "status", "waited", "ran", "tokens", "cost"]
+    columns = ["id", "status", "waited", "ran", "tokens", "cost"]
     if not any(cell[-1] for cell in cells):
         columns, cells = columns[:-1], [cell[:-1] for cell in cells]
+    widest = (max(len(name), *(len(cell[place]) for cell in cells)) for place, name in enumerate(columns))
+    left = max(_LEAST_NAME_CHARS, console.width - sum(wide + 2 for wide in widest))
+    lines = [(screen.cut(row.label, left), *cell) for row, cell in zip(shown, cells, strict=True)]
     console.print()
-    console.print(screen.table(console.width, columns, cells, right=columns[2:]))
+    console.print(screen.table(console.width, ["run and steps", *columns], lines, right=columns[2:]))
     _show_rest(console, tree, len(rows) - len(shown))
 
 
@@ -88,22 +94,33 @@ def _show_rest(console: Console, tree: RunTree, hidden: int) -> None:
     if hidden:
         console.print(f"{count(hidden, 'more line')}; --full shows all", style="dim")
     if not tree.is_whole:
-        console.print("The lowest runs are missing: `runs show` of one above them shows them.", style="dim")
+        text = "The lowest runs are missing here, and in the sums beside the others: `runs show` of one above them shows them."
+        console.print(text, style="dim")
 
 
 def _spent(row: Row) -> tuple[str, str]:
     if row.tree is None:
         return "", ""
-    usage, cost_usd = row.tree.usage, row.tree.cost_usd
-    tokens = usage.input_tokens + usage.output_tokens
+    runs = [each.run for each in row.tree.walk()]
+    tokens, cost_usd = (
+        sum(run.usage.input_tokens + run.usage.output_tokens for run in runs),
+        sum(run.cost_usd for run in runs),
+    )
     return f"{tokens:,}" if tokens else "", screen.dollars(cost_usd) if cost_usd else ""
 
 
 def _rows(tree: RunTree, lines: str = "", below: str = "", asked_as: str = "") -> Iterator[Row]:
     """Yield the line of a run, and those below it. `asked_as` is the id of its step."""
     run = tree.run
+    named = (
+        asked_as
+        if asked_as.partition(":")[0] == run.agent
+        else f"{asked_as}: {run.agent}"
+        if asked_as
+        else run.agent
+    )
     yield Row(
-        lines, f"{asked_as}: {run.agent}" if asked_as not in ("", run.agent) else run.agent, StepKind.DELEGATE,
+        lines, named, StepKind.DELEGATE,
         f"{run.status} paused" if run.paused_at else run.status, run.created_at, run.started_at, run.ended_at, tree,
     )  # fmt: skip
     steps = [step for step in tree.steps if _is_shown(run, step)]
@@ -115,16 +132,17 @@ def _rows(tree: RunTree, lines: str = "", below: str = "", asked_as: str = "") -
             yield from _rows(child, branch, deeper, "" if step.key.startswith("tool:") else step.key)
             continue
         begins_waiting = step.waits_for is not None and step.status.is_open
-        status = f"waiting ({step.waits_for})" if begins_waiting else step.status
+        waits_for = "person" if step.waits_for is WaitsFor.CONFIRMATION else step.waits_for
+        status = f"waiting ({waits_for})" if begins_waiting else step.status
         yield Row(branch, _name(step), step.kind, status, step.created_at, step.started_at, step.ended_at)
 
 
 def _is_shown(run: Run, step: Step) -> bool:
-    """Return False for the turns of a program, which cost nothing, unless the run waits for one or one failed."""
+    """Return False for the turns of a program that are done: they cost nothing."""
     if run.kind is RunKind.AGENT or step.kind is not StepKind.TURN or step.name:
         return True
     is_agent = run.usage.output_tokens > 0  # a team that is led by a model
-    return is_agent or step.status.is_open or (run.status is RunStatus.FAILED and step.error is not None)
+    return is_agent or step.status is not StepStatus.DONE
 
 
 def _name(step: Step) -> str:

@@ -65,7 +65,7 @@ class RunFilters(TypedDict, total=False):
     before: str | None
     """The id of a run: only older ones. With the last run of a page, the next page."""
     background: bool
-    """Also runs of background work, which follow the runs of sessions. They are left out otherwise."""
+    """Also runs of background work, which follow the runs of sessions. They are left out otherwise, but for `kind="background"`."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -218,7 +218,7 @@ class RunQueries:
 
     def hidden(self, limit: int, after: Run | None = None, **filters: Unpack[RunFilters]) -> int:
         """Count the runs of background work, at most `limit`, that a list with these filters leaves out, down to the run `after`."""
-        if filters.get("background"):
+        if filters.get("background") or filters.get("kind"):
             return 0
         wanted = self._wanted(filters, limit) | {"is_background": True}
         if after is not None:
@@ -359,7 +359,7 @@ class RunQueries:
 
 def _checked(filters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of the filters. Raises InvalidInput."""
-    texts = ("status", "agent", "user_id", "session_id")
+    texts = ("status", "kind", "agent", "user_id", "session_id")
     checked = checked_filters("run", filters, RunFilters.__annotations__, texts, RunStatus)
     status, metadata = filters.get("status"), filters.get("metadata")
     if (kind := filters.get("kind")) is not None and kind not in list(RunKind):
@@ -373,7 +373,7 @@ def _checked(filters: Mapping[str, Any]) -> dict[str, Any]:
         "batch_id": batch_id and known_id(batch_id, "batch"),
         "metadata": to_json(metadata).decode() if metadata else None,
         "open": is_open or None,
-        "is_background": None if filters.get("background") else False,
+        "is_background": None if filters.get("background") or kind == RunKind.BACKGROUND else False,
         "roots": filters.get("roots") or None,
         "quiet_s": QUIET.total_seconds() if stuck else None,
     }

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agno_workers.core.messages import Usage
 from agno_workers.core.run import Run, Step
 
 
@@ -31,13 +30,3 @@ class RunTree(msgspec.Struct, frozen=True):
     def child(self, step: Step) -> RunTree | None:
         """Return the run that a step started."""
         return next((each for each in self.children if each.run.id == step.child_run_id), None)
-
-    @property
-    def usage(self) -> Usage:
-        """The tokens of this run and all below it."""
-        return sum((each.run.usage for each in self.walk()), Usage())
-
-    @property
-    def cost_usd(self) -> float:
-        """The cost of this run and all below it; 0 without prices."""
-        return sum(each.run.cost_usd for each in self.walk())

@@ -134,7 +134,7 @@ class RunHandle(RunControl):
 
     @property
     def tree(self) -> RunTree:
-        """The run with its steps and all runs that they started, at most 1,000; `tree.usage` and `tree.cost_usd` are their sums."""
+        """The run with its steps and all runs that they started, at most 1,000; `tree_usage` has the sums of all."""
         return self._database.queries.tree(self.id)
 
     @property

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from agno_workers.core.flow import BEST_EFFORT, quorum
+from agno_workers.core.flow import quorum
 from agno_workers.core.runnable import Runnable
 from agno_workers.errors import StepFailed
 from agno_workers.teams.handover import handover, who_said_what
@@ -71,7 +71,7 @@ class Vote(Mode, frozen=True):
             for place in range(self.n or len(members))
             for name in [members[place % len(members)]]
         ]
-        answers = meeting.ask_all(asked, quorum(self.quorum) if self.quorum else BEST_EFFORT)
+        answers = self._answers(meeting, asked)
         cast = [(each, _ballot(each)) for each in meeting.some(answers) if each.is_used and not each.failure]
         votes: dict[str, list[tuple[Answer, Ballot]]] = {}
         for answer, ballot in cast:
@@ -103,6 +103,21 @@ class Vote(Mode, frozen=True):
         decision = meeting.decide_until("answer", "leader", fault, "tie", work=work, expectations=_DECIDE)
         meeting.record["evidence"] = decision.evidence
         return tied[_key(decision.choice)]
+
+    def _answers(self, meeting: Meeting, asked: Sequence[Asked]) -> list[Answer]:
+        """Ask for the votes. Raises StepFailed when the quorum can't be reached."""
+        if self.quorum is None:
+            return meeting.ask_all(asked)
+        try:
+            return meeting.ask_all(asked, quorum(self.quorum))
+        except StepFailed as error:
+            reasons = "; ".join(
+                f"{each['who']}: {each['error']}" for each in meeting.record["said"] if "error" in each
+            )
+            raise StepFailed(
+                f"team {meeting.team.name!r} can't have the {self.quorum} votes of its quorum any more ({reasons}).",
+                reason=error.reason,
+            ) from error
 
 
 @cache

@@ -474,6 +474,10 @@ def test_vote_fails_when_the_quorum_cannot_be_reached(scenario: Scenario, cast: 
     members = [cast.agent("ann", ballot("red")), cast.agent("bob", Turn(error=REJECTED))]
     ended = run(scenario, Team(name="jury", members=members, mode=vote(quorum=2, tie="fail")))
     assert (ended.status, ended.reason) == (RunStatus.FAILED, "quorum")
+    assert ended.error
+    assert ended.error["message"].startswith(
+        "team 'jury' can't have the 2 votes of its quorum any more (bob: "
+    )
     assert said(scenario, ended) == [("ann:1", "done"), ("bob:1", "failed")]
 
 

@@ -125,6 +125,16 @@ def test_list_of_an_unknown_status_is_refused(db: RunDatabase) -> None:
         db.queries.runs(status="don")
 
 
+def test_lists_are_narrowed_to_a_kind(db: RunDatabase) -> None:
+    run = db.submit(user_id="u").run_id
+    db.sql("""SELECT agno.request_background(%(id)s, '[{"kind": "summary", "owner": "s"}]')""", id=run)
+    assert [listed.run.id for listed in db.queries.runs(kind="agent")] == [run]
+    assert db.queries.runs(kind="team") == []
+    (background,) = db.queries.runs(kind="background")
+    assert background.run.kind == "background"
+    assert db.queries.hidden(10, kind="team") == 0
+
+
 def test_background_work_is_listed_only_when_it_is_asked_for(db: RunDatabase) -> None:
     older, newer = (db.submit(user_id="u").run_id for _ in range(2))
     db.sql("""SELECT agno.request_background(%(id)s, '[{"kind": "summary", "owner": "s"}]')""", id=newer)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
-from agno_workers.cli.tree import _rows, is_tree
+from agno_workers.cli.tree import _rows, _spent, is_tree
 from agno_workers.core.messages import Usage
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.runs.tree import RunTree
@@ -32,18 +32,20 @@ def test_workflow_shows_steps_with_their_runs_and_no_turns_of_its_own() -> None:
     child = RunTree(
         run("c", "judge"), (step("turn:1", StepKind.TURN), step("tool:1:0", StepKind.TOOL, "search"))
     )
+    again = RunTree(run("d", "judge"), (step("turn:1", StepKind.TURN),))
     steps = (
         step("turn:1", StepKind.TURN), step("risk", StepKind.DELEGATE, "judge", child_run_id="c"),
+        step("judge:2", StepKind.DELEGATE, "judge", child_run_id="d"),
         step("count", StepKind.TOOL, "app.work:count_words"),
         replace(step("paid", StepKind.WAIT, "paid"), status=StepStatus.WAITING, waits_for=WaitsFor.SIGNAL),
     )  # fmt: skip
-    tree = RunTree(run("r", "onboard", RunKind.WORKFLOW), steps, (child,))
+    tree = RunTree(run("r", "onboard", RunKind.WORKFLOW), steps, (child, again))
     rows = list(_rows(tree))
     assert [row.label for row in rows] == [
-        "onboard", "├ risk: judge", "│ ├ turn 1", "│ └ search", "├ count: count_words", "└ paid",
+        "onboard", "├ risk: judge", "│ ├ turn 1", "│ └ search", "├ judge:2", "│ └ turn 1", "├ count: count_words", "└ paid",
     ]  # fmt: skip
     assert rows[-1].status == "waiting (signal)"
-    assert (tree.usage, tree.cost_usd) == (Usage(10, 5), 1.0)
+    assert _spent(rows[0]) == ("30", "$1.50")
 
 
 def test_run_without_others_below_is_no_tree() -> None:
