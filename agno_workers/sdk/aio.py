@@ -37,6 +37,7 @@ from agno_workers.knowledge.types import Reference
 from agno_workers.repositories import Database
 from agno_workers.runs.batch import Progress
 from agno_workers.runs.queries import Event, failure, output
+from agno_workers.runs.tree import RunTree
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import Batch
 from agno_workers.sdk.client import Approvals, Batches, Client, Ingestions, KnowledgeHandle, Runs
@@ -269,6 +270,10 @@ class AsyncRun(_Control[RunHandle]):
     async def status(self) -> RunStatus:
         """See `RunHandle.status`."""
         return (await self.run()).status
+
+    async def tree(self) -> RunTree:
+        """See `RunHandle.tree`."""
+        return await in_thread(lambda: self.blocking.tree)
 
     async def tree_usage(self) -> TreeUsage:
         """See `RunHandle.tree_usage`."""

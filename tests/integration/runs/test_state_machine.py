@@ -1029,7 +1029,7 @@ def test_invariants_hold_in_any_order_and_every_run_ends(
     """Ids and times differ each time, so no seed reaches every move each time: further seeds follow until all were made."""
     streams = Streams(redis.Redis.from_url(servers.redis_url), max_events=10, ttl_s=60)
     how = settings(
-        max_examples=EXAMPLES or 75,
+        max_examples=EXAMPLES or 45,
         stateful_step_count=60,
         database=None,
         deadline=None,
