@@ -49,8 +49,10 @@ def _reason(value: Any, expected: Any) -> str | None:
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return f"must be a finite number, got {value!r}"
-    if isinstance(value, msgspec.Struct) and isinstance(expected, type) and isinstance(value, expected):
-        return None  # `convert` takes no subclass
+    if isinstance(expected, type) and issubclass(expected, msgspec.Struct):  # `convert` takes no subclass
+        return (
+            None if isinstance(value, expected) else f"must be {expected.__name__}(...), got {brief(value)}"
+        )
     try:
         msgspec.convert(value, expected, strict=True)
     except msgspec.ValidationError as error:

@@ -81,7 +81,8 @@ def delegate_to(what: Runnable) -> Delegate:
     """Return the tool for an agent among an agent's tools."""
     task = {
         "type": "string",
-        "description": "The task, with everything needed to do it: the agent gets nothing else.",
+        "description": described_input(what)
+        or "The task, with everything needed to do it: the agent gets nothing else.",
     }
     return Delegate(
         spec=ToolSpec(
@@ -91,3 +92,13 @@ def delegate_to(what: Runnable) -> Delegate:
         ),
         runs=what.name, kind=what.kind, queue=what.queue,
     )  # fmt: skip
+
+
+def described_input(what: Runnable) -> str:
+    """Return the text for a model about an input that is JSON; empty for text."""
+    schema = what.input_json
+    return (
+        ""
+        if schema is None
+        else f"The input, as JSON text of this schema: {msgspec.json.encode(schema).decode()}"
+    )

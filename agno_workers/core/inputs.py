@@ -1,4 +1,4 @@
-"""The arguments of a workflow's function as the input of a run, and back.
+"""The arguments of a workflow as the input of a run, and back: those of its function, or the one of its `input_schema`.
 
 The input of a run is text. One argument is its text, or its JSON; several are a JSON object by their names. Each is converted to the type
 of its parameter, once before the submit and once at the turn, so that input which does not fit is refused where it comes from.
@@ -16,41 +16,23 @@ import pydantic
 
 from agno_workers.core.checks import brief
 from agno_workers.core.messages import AnyPart
-from agno_workers.core.output import readable
+from agno_workers.core.output import output_type, readable
 from agno_workers.errors import InvalidInput, message_of
 
-_NO_TYPE = (inspect.Parameter.empty, Any)
 _PARTS = get_args(AnyPart)
 _JSON = pydantic.TypeAdapter(Any)
 
 
 class Inputs:
-    """The parameters of a workflow's function after `flow`. Raises InvalidInput for a function that can't be one."""
+    """The arguments of a run, by their parameters and the types of these; None: any JSON."""
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, name: str, parameters: Sequence[inspect.Parameter], types: Mapping[str, pydantic.TypeAdapter[Any] | None]
+    ) -> None:  # fmt: skip
         self._name = name
-        for is_kind, text in _REFUSED.items():
-            if is_kind(function):
-                raise self._fault(
-                    f"{text}: write def, since its code runs again at each turn and waits in flow.step"
-                )
-        parameters = [*inspect.signature(function).parameters.values()]
-        for each in parameters:
-            if each.kind not in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
-                raise self._fault(
-                    f"parameter {each.name!r} can't be sent: write a plain parameter for each argument"
-                )
-        if not parameters:
-            raise self._fault("its function takes no flow: write def name(flow: Flow, ...)")
-        self._parameters = rest = parameters[1:]
-        self._required = [each.name for each in rest if each.default is each.empty]
-        try:
-            hints = get_type_hints(function, include_extras=True)
-        except Exception as error:  # an annotation is code: it may raise anything
-            raise self._fault(
-                f"an annotation can't be resolved ({message_of(error)}): define its names at module level"
-            ) from error
-        self._types = {each.name: self._type(each.name, hints.get(each.name, Any)) for each in rest}
+        self._parameters = parameters
+        self._required = [each.name for each in parameters if each.default is each.empty]
+        self._types = types
 
     def encoded(self, given: Sequence[Any]) -> list[Any]:
         """Return the inputs of a run for the arguments of a call. Raises InvalidInput where they do not fit."""
@@ -87,6 +69,13 @@ class Inputs:
             named = {name: self._converted(name, value) for name, value in named.items()}
         return [named.get(each.name, each.default) for each in self._parameters]
 
+    def schema(self) -> dict[str, Any] | None:
+        """Return the JSON schema of the input; None: it is text."""
+        known = {name: {} if each is None else each.json_schema() for name, each in self._types.items()}
+        if len(known) > 1:
+            return {"type": "object", "properties": known, "required": self._required}
+        return next((each for each in known.values() if each not in ({}, {"type": "string"})), None)
+
     def _named(self, text: str) -> Mapping[str, Any] | None:
         """Return the JSON object of several arguments by their names; None for the first argument alone."""
         if text == "{}" and not self._required:
@@ -121,14 +110,6 @@ class Inputs:
             )
             raise self._fault(f"the input does not fit: {what}, got {brief(value)}") from error
 
-    def _type(self, name: str, hint: Any) -> pydantic.TypeAdapter[Any] | None:
-        if hint in _NO_TYPE:
-            return None
-        try:
-            return pydantic.TypeAdapter(readable(hint))
-        except Exception as error:  # as above
-            raise self._fault(f"parameter {name!r} has a type that JSON can't be converted to: use a pydantic model, a dataclass, str, int ...") from error  # fmt: skip
-
     def _json(self, value: Any) -> str:
         try:
             return _JSON.dump_json(value, fallback=msgspec.to_builtins).decode()
@@ -146,13 +127,6 @@ class Inputs:
         return InvalidInput(f"workflow {self._name!r}: {fault}.", agent=self._name)
 
 
-_REFUSED = {
-    inspect.iscoroutinefunction: "its function is async",
-    inspect.isgeneratorfunction: "its function is a generator",
-    inspect.isasyncgenfunction: "its function is an async generator",
-}
-
-
 def _decoded(text: str) -> Any:
     """Return the value of JSON; other text stays as it is."""
     try:
@@ -162,6 +136,46 @@ def _decoded(text: str) -> Any:
 
 
 @lru_cache(1_000)
+def input_of(name: str, schema: Any) -> Inputs:
+    """Return the input of a workflow with an `input_schema`. Raises InvalidInput."""
+    parameter = inspect.Parameter("input", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return Inputs(name, [parameter], {"input": output_type(name, schema).answer})
+
+
+@lru_cache(1_000)
 def inputs_of(name: str, function: Callable[..., Any]) -> Inputs:
-    """Return the parameters of a workflow's function. Raises InvalidInput."""
-    return Inputs(name, function)
+    """Return the parameters of a workflow's function after `flow`. Raises InvalidInput for a function that can't be one."""
+
+    def fault(text: str) -> InvalidInput:
+        return InvalidInput(f"workflow {name!r}: {text}.", agent=name)
+
+    for is_kind, text in _REFUSED.items():
+        if is_kind(function):
+            raise fault(f"{text}: write def, since its code runs again at each turn and waits in flow.step")
+    parameters = [*inspect.signature(function).parameters.values()]
+    for each in parameters:
+        if each.kind not in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
+            raise fault(f"parameter {each.name!r} can't be sent: write a plain parameter for each argument")
+    if not parameters:
+        raise fault("its function takes no flow: write def name(flow: Flow, ...)")
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except Exception as error:  # an annotation is code: it may raise anything
+        raise fault(
+            f"an annotation can't be resolved ({message_of(error)}): define its names at module level"
+        ) from error
+    types: dict[str, pydantic.TypeAdapter[Any] | None] = {}
+    for each in parameters[1:]:
+        hint = hints.get(each.name, Any)
+        try:
+            types[each.name] = None if hint is Any else pydantic.TypeAdapter(readable(hint))
+        except Exception as error:  # as above
+            raise fault(f"parameter {each.name!r} has a type that JSON can't be converted to: use a pydantic model, a dataclass, str, int ...") from error  # fmt: skip
+    return Inputs(name, parameters[1:], types)
+
+
+_REFUSED = {
+    inspect.iscoroutinefunction: "its function is async",
+    inspect.isgeneratorfunction: "its function is a generator",
+    inspect.isasyncgenfunction: "its function is an async generator",
+}

@@ -27,6 +27,15 @@ class Runnable(msgspec.Struct, frozen=True, kw_only=True):
         """The agents, teams and workflows that it starts: a worker that has it has them too."""
         return ()
 
+    @property
+    def input_json(self) -> dict[str, Any] | None:
+        """The JSON schema of its input, for a model that calls it; None: text."""
+        return None
+
+    def encoded(self, input: Sequence[Any]) -> Sequence[Any]:
+        """Return the inputs of a run for the arguments of a call. Raises InvalidInput for those that do not fit."""
+        return input
+
     def compiled(self) -> Any:
         """Return how its turns are taken: an Agent, whose model chooses each move, or a Program."""
         raise NotImplementedError

@@ -14,7 +14,6 @@ import pydantic
 
 from agno_workers.core.agent import model_agent
 from agno_workers.core.checks import brief
-from agno_workers.core.inputs import inputs_of
 from agno_workers.core.mapping import Mapped, MapResult, read_item
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.output import output_type, readable
@@ -68,10 +67,8 @@ class StepCalls:
                     f"step {id!r}: the {what.kind} {what.name!r} takes its input and timeout_s, got {', '.join(sorted(unknown))}.",
                     step=id,
                 )
-            function = _function_of(what)
-            given = input if function is None else inputs_of(what.name, function).encoded(input)
             return Call(
-                key=id, kind=CallKind.RUN, name=what.name, what=what, input=first_message(given, what.name), within_s=options.get("timeout_s"),
+                key=id, kind=CallKind.RUN, name=what.name, what=what, input=first_message(what.encoded(input), what.name), within_s=options.get("timeout_s"),
             )  # fmt: skip
         name = self.name_of(what)
         tool = self.tool(name)
@@ -246,7 +243,7 @@ def _reader(what: Any) -> pydantic.TypeAdapter[Any] | None:
     if isinstance(what, str):
         return None
     if isinstance(what, Runnable):
-        if (function := _function_of(what)) is not None:
+        if (function := getattr(what, "function", None)) is not None:  # of a written workflow
             return _results(function)
         schema = getattr(what, "output_schema", None)
         return None if schema is None else _answers(schema)
@@ -266,11 +263,6 @@ def _results(function: Callable[..., Any]) -> pydantic.TypeAdapter[Any] | None:
         return None if hint in (None, Any) else pydantic.TypeAdapter(readable(hint))
     except Exception:  # an annotation is code: it may raise anything
         return None
-
-
-def _function_of(what: Runnable) -> Callable[..., Any] | None:
-    """Return the function of a written workflow."""
-    return getattr(what, "function", None)
 
 
 def _told(what: Any) -> str:

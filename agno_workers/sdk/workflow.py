@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Unpack, overload
 
 from celery.canvas import Signature
@@ -17,32 +17,28 @@ from agno_workers.workflows import workflow as core
 
 
 class Workflow(core.Workflow, Verbs, frozen=True, kw_only=True):
-    """The definition of a workflow, with the verbs that submit runs. The arguments of a written one are checked before the submit."""
+    """The definition of a workflow, with the verbs that submit runs. Arguments that have types are checked before the submit."""
 
     def delay(self, *input: Any, **options: Unpack[RunOptions]) -> RunResult:
         """Submit a run. When this returns, the run is in Postgres and will end.
 
         Raises InvalidInput (nothing was stored), also for input that does not fit, or Unavailable (safe to repeat with an idempotency key).
         """
-        self.check_input(*input)
-        return super().delay(*self._encoded(input), **options)
+        return super().delay(*self.encoded(input), **options)
 
     def apply_async(self, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> RunResult:
         """Submit as `delay` does, with Celery's options, as an agent does."""
         return super().apply_async(
-            self._encoded(args) if isinstance(args, list | tuple) else args, kwargs, **options
+            self.encoded(args) if isinstance(args, list | tuple) else args, kwargs, **options
         )
 
     def s(self, *input: Any, **options: Unpack[RunOptions]) -> Signature:
         """Return a signature as an agent does. In a chain, the result of the task before is the one argument."""
-        return super().s(*(self._encoded(input) if input else ()), **options)
+        return super().s(*(self.encoded(input) if input else ()), **options)
 
     def map(self, inputs: Iterable[Any], **options: Any) -> Batch:
         """Submit a run for each input in one transaction, as an agent does."""
-        return super().map((self._encoded([each])[0] for each in inputs), **options)
-
-    def _encoded(self, given: Sequence[Any]) -> Sequence[Any]:
-        return given if self.function is None else inputs_of(self.name, self.function).encoded(given)
+        return super().map((self.encoded([each])[0] for each in inputs), **options)
 
 
 @overload

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agno_workers.core.agent import Agent, History, Limits
-from agno_workers.core.delegate import Arguments, Delegate
+from agno_workers.core.delegate import Arguments, Delegate, described_input
 from agno_workers.core.handoff import Handoffs
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.runnable import Runnable
@@ -132,7 +132,9 @@ def _told(agent: A, line: str, **fields: Any) -> A:
 
 
 def _delegate(team: TeamSpec, member: Runnable, runs: str = "", peers: str = "") -> Delegate:
-    properties = {name: {"type": "string", "description": text} for name, text in _FIELDS.items()}
+    described_task = described_input(member)
+    fields = {"task": described_task} if described_task else _FIELDS
+    properties = {name: {"type": "string", "description": text} for name, text in fields.items()}
     parameters = {
         "type": "object",
         "properties": properties,

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_origin, get_type_hints
 
 import msgspec
 
 from agno_workers.core.checks import Count, Positive, brief, misfit
 from agno_workers.core.fields import Fields
-from agno_workers.core.flow import ALL, BEST_EFFORT, FIRST, MOST_ID_CHARS, Join
+from agno_workers.core.flow import MOST_ID_CHARS, AnyJoin, join_of
 from agno_workers.core.policy import Retry
 from agno_workers.core.runnable import Runnable
 from agno_workers.core.tool import Tool
@@ -26,14 +27,21 @@ from agno_workers.tools.signature import describe, underlying
 from agno_workers.workflows.declared_values import StepInput
 
 OnError = Literal["fail", "skip", "retry", "compensate"]
+OnFailure = Literal["fail", "skip", "compensate"]
 _CALLS = StepCalls()
-_JOINS = {"all": ALL, "first": FIRST, "best_effort": BEST_EFFORT}
+_CALLED = ("agent", "team", "workflow", "function")
 _ROOM = 24
 """Characters of an id for the numbers of iterations and attempts."""
 
 
 class Element(msgspec.Struct, metaclass=Fields, frozen=True):
     """A part of a workflow."""
+
+    agno: ClassVar[dict[str, str]] = {
+        "description": "name=..., or the description of the agent",
+        "human_review": "an Approval(...) before or after it",
+        "requires_confirmation": "an Approval(...) before it",
+    }
 
 
 class _InOrder(Fields):
@@ -72,7 +80,9 @@ class Step(Element, frozen=True):
         "max_retries": 'on_error="retry", retry=Retry(attempts=...)',
         "skip_on_failure": 'on_error="skip"',
         "step_id": "name=...",
-        "human_review": "an Approval(...) before or after it",
+        "add_workflow_history": "history=History(...) of the agent, and a session_id at the submit",
+        "num_history_runs": "history=History(runs=...) of the agent",
+        **Element.agno,
     }
 
 
@@ -83,11 +93,11 @@ class Parallel(Element, frozen=True, kw_only=True, metaclass=_InOrder):
     """Its branches."""
     name: str = ""
     """The first part of the ids of its steps, and the name of its output, whose content is a dict of theirs; it may be left out."""
-    join: Join | Literal["all", "first", "best_effort"] = "all"
+    join: AnyJoin = "all"
     """When they are enough: `"all"`, `"first"`, `quorum(n)`, or `"best_effort"`: those that succeed in time. The others are cancelled."""
     deadline_s: Positive | None = None
-    """Seconds after which it continues with what is there; with all needed, it fails."""
-    on_error: OnError | None = None
+    """Seconds after which it continues with what is there; with all needed, it fails. It then needs a name."""
+    on_error: OnFailure | None = None
     """The policy when too few of its steps succeed; errors of its steps are theirs."""
 
     if TYPE_CHECKING:
@@ -96,9 +106,9 @@ class Parallel(Element, frozen=True, kw_only=True, metaclass=_InOrder):
             self,
             *steps: Any,
             name: str = "",
-            join: Join | Literal["all", "first", "best_effort"] = "all",
+            join: AnyJoin = "all",
             deadline_s: float | None = None,
-            on_error: OnError | None = None,
+            on_error: OnFailure | None = None,
         ) -> None: ...
 
 
@@ -122,8 +132,6 @@ class Condition(Element, frozen=True):
     """The steps if not."""
     name: str = ""
     """The first part of the ids of its steps, and the name of its output; it may be left out."""
-    on_error: OnError | None = None
-    """The policy when the evaluator raises."""
 
 
 class Loop(Element, frozen=True):
@@ -139,8 +147,6 @@ class Loop(Element, frozen=True):
     """True: an iteration sees the outputs of the one before; False: each begins with those before the loop."""
     name: str = ""
     """The first part of the ids of its steps, before the number of the iteration, and the name of its output; without one, ids have `loop`."""
-    on_error: OnError | None = None
-    """The policy when the end condition raises."""
 
 
 class Router(Element, frozen=True):
@@ -152,8 +158,6 @@ class Router(Element, frozen=True):
     """The steps to choose from."""
     name: str = ""
     """The first part of the ids of its steps, and the name of its output; it may be left out."""
-    on_error: OnError | None = None
-    """The policy when the selector raises, or returns something else."""
 
 
 class Map(Element, frozen=True):
@@ -167,8 +171,8 @@ class Map(Element, frozen=True):
     """The most items at a time."""
     name: str = ""
     """Its name and id; by default the name of what it does."""
-    on_error: OnError | None = None
-    """The policy when it fails."""
+    on_error: OnFailure | None = None
+    """The policy when an item fails: `skip` has None as its result, and goes on with the others."""
 
 
 class Approval(Element, frozen=True):
@@ -182,8 +186,8 @@ class Approval(Element, frozen=True):
     """When nobody answers in time: the person is taken to have rejected or approved, or the run fails."""
     name: str = "approval"
     """Its name and id. The content of its output is the answer: `by`, `note` and others."""
-    on_error: OnError | None = None
-    """The policy when it is rejected."""
+    on_error: OnFailure | None = None
+    """The policy when it is rejected; None: the one of the workflow, but `fail` in place of `skip`."""
 
 
 class Wait(Element, frozen=True, kw_only=True):
@@ -199,8 +203,6 @@ class Wait(Element, frozen=True, kw_only=True):
     """A time, or a function of the `StepInput` that returns it; a naive time is in UTC."""
     name: str = "wait"
     """Its name and id."""
-    on_error: OnError | None = None
-    """The policy when `until` raises."""
 
 
 class WaitForSignal(Element, frozen=True):
@@ -210,18 +212,15 @@ class WaitForSignal(Element, frozen=True):
     """The signal; also its name and id."""
     timeout_s: Positive | None = None
     """Seconds after which it fails; None: until the run ends."""
-    on_error: OnError | None = None
-    """The policy when it does not come in time."""
+    on_error: OnFailure | None = None
+    """The policy when it does not come in time; None: the one of the workflow, but `fail` in place of `skip`."""
 
 
 def label(found: Element) -> str:
     """Return the name of an element's output; empty for one without a name, whose steps count as those of the element around it."""
-    match found:
-        case Step():
-            return found.name or _name_of(called_by(found))
-        case Map():
-            return found.name or _name_of(found.do)
-    return getattr(found, "name", "")
+    what = called_by(found)
+    name: str = getattr(found, "name", "") or ("" if what is None else _name_of(what))
+    return name
 
 
 def branches(found: Element) -> list[Sequence[Any]]:
@@ -236,20 +235,11 @@ def branches(found: Element) -> list[Sequence[Any]]:
     return []
 
 
-def parts(found: Element) -> list[Any]:
-    """Return the agents, teams, workflows and functions that an element calls."""
-    match found:
-        case Step():
-            return [each for each in (called_by(found), found.compensate) if each is not None]
-        case Map():
-            return [found.do]
-    return []
-
-
-def called_by(step: Step) -> Any:
-    """Return the agent, team, workflow or function of a step."""
-    given = (step.agent, step.team, step.workflow, step.function)
-    return next((each for each in given if each is not None), None)
+def called_by(found: Element) -> Any:
+    """Return the agent, team, workflow or function that an element calls; None for one that calls none."""
+    if isinstance(found, Map):
+        return found.do
+    return next((what for each in _CALLED if (what := getattr(found, each, None)) is not None), None)
 
 
 def _fault(found: Element) -> str | None:
@@ -260,11 +250,12 @@ def _fault(found: Element) -> str | None:
         case Step():
             return _step_fault(found)
         case Parallel(join=given, steps=steps):
-            chosen = join_of(given)
-            if chosen is None:
-                return f"join must be 'all', 'first', 'best_effort' or quorum(n), got {brief(given)}"
-            if chosen.kind == "quorum" and chosen.n > len(steps):
-                return f"needs {chosen.n} results of {len(steps)} steps"
+            if found.deadline_s is not None and not found.name:
+                return "has a deadline_s and no name: set name=..., which is the id of the deadline"
+            try:
+                join_of(given, len(steps))
+            except InvalidInput as error:
+                return f"can't be joined: {str(error).removesuffix('.')}"
         case Condition(evaluator=evaluator) if not isinstance(evaluator, bool):
             return _code_fault("evaluator", evaluator)
         case Loop(end_condition=condition) if condition is not None:
@@ -281,12 +272,8 @@ def _fault(found: Element) -> str | None:
     return None
 
 
-def join_of(given: object) -> Join | None:
-    return given if isinstance(given, Join) else _JOINS.get(str(given))
-
-
 def _step_fault(step: Step) -> str | None:
-    fields = [each for each in ("agent", "team", "workflow", "function") if getattr(step, each) is not None]
+    fields = [each for each in _CALLED if getattr(step, each) is not None]
     if len(fields) != 1:
         return f"takes one of agent, team, workflow and function, got {' and '.join(fields) or 'none'}"
     (field,), what = fields, called_by(step)
@@ -304,13 +291,6 @@ def _step_fault(step: Step) -> str | None:
     if step.input is not None and (problem := _code_fault("input", step.input)):
         return problem
     return None if step.compensate is None else function_fault(step.compensate)
-
-
-class Placed(NamedTuple):
-    """An element and its id; that of an element without a name is empty."""
-
-    id: str
-    element: Element
 
 
 _LEAVES = (Step, Map, Approval, Wait, WaitForSignal)
@@ -337,67 +317,59 @@ def join(path: str, name: str) -> str:
     return f"{path}/{name}" if path and name else path or name
 
 
-def placed(steps: Sequence[Any], path: str = "") -> Iterator[Placed]:
-    """Return all elements with their ids, in their order. Raises InvalidInput."""
+def placed(steps: Sequence[Any], path: str = "") -> Iterator[tuple[str, Element]]:
+    """Return all elements with their ids, in their order; that of an element without a name is empty. Raises InvalidInput."""
     for each in steps:
         found = element(each)
         name = label(found)
         inside = join(path, f"{name or 'loop'}/*" if isinstance(found, Loop) else name)
-        yield Placed(join(path, name) if name else "", found)
+        yield (join(path, name) if name else ""), found
         for branch in branches(found):
             yield from placed(branch, inside)
 
 
-def check(steps: Any, on_error: Any, output: Any) -> None:
+def check(steps: Sequence[Any], on_error: OnError, output: str | None) -> None:
     """Raise InvalidInput for the first thing that is wrong with the steps of a workflow."""
-    if not isinstance(steps, list | tuple):
-        raise InvalidInput(f"steps must be a list, got {brief(steps)}")
-    if on_error not in get_args(OnError):
-        raise InvalidInput(f"on_error must be one of {', '.join(get_args(OnError))}, got {brief(on_error)}")
+    for fault in _faults(steps, on_error, output):
+        raise InvalidInput(fault)
+
+
+def _faults(steps: Sequence[Any], on_error: OnError, output: str | None) -> Iterator[str]:
     seen: set[str] = set()
-    errors, labels = {on_error}, {""}
+    errors: set[str | None] = {on_error}
+    labels = {""}
     undone: str | None = None
     named = {"output": output} if output is not None else {}
     for key, found in placed(steps):
-        kind = type(found).__name__
+        kind, own = type(found).__name__, label(found)
         name = f"{kind} {key!r}" if key else kind
         if problem := _fault(found):
-            raise InvalidInput(f"{name} {problem}")
-        if type(found) not in _LEAVES and not all(branches(found) or [()]):
-            raise InvalidInput(f"{name} has no steps")
-        if type(found) in _LEAVES and not label(found).strip():
-            raise InvalidInput(f"{kind} has no name: set one")
-        if label(found) == "undo" or "/" in label(found) or label(found) != label(found).strip():
-            raise InvalidInput(
-                f"{name}: the name of a step has no '/', no blank around it, and is not 'undo': set name=..."
-            )
+            yield f"{name} {problem}"
+        if not isinstance(found, _LEAVES) and not all(branches(found) or [()]):
+            yield f"{name} has no steps"
+        if isinstance(found, _LEAVES) and not own.strip():
+            yield f"{kind} has no name: set one"
+        if own == "undo" or own.startswith("turn:") or "/" in own or own != own.strip():
+            yield f"{name}: the name of a step has no '/', no blank around it, does not begin with 'turn:', and is not 'undo': set name=..."
         if len(key) > MOST_ID_CHARS - _ROOM:
-            raise InvalidInput(
-                f"{name} is too long: the names of an element and of those around it have at most {MOST_ID_CHARS - _ROOM} characters"
-            )
-        if key and key in seen:
-            raise InvalidInput(
-                f"two steps have the id {key!r}: give one of them, or an element around it, another name"
-            )
-        seen.add(key)
-        labels.add(label(found))
+            yield f"{name} is too long: the names of an element and of those around it have at most {MOST_ID_CHARS - _ROOM} characters"
+        if key in seen:
+            yield f"two steps have the id {key!r}: give one of them, or an element around it, another name"
+        seen |= {key} - {""}
+        labels.add(own)
         errors.add(getattr(found, "on_error", None))
         if isinstance(found, Map) and isinstance(found.items, str):
             named[name] = found.items
         if isinstance(found, Step) and found.compensate is not None:
             undone = key
     if "compensate" in errors and undone is None:
-        raise InvalidInput("on_error='compensate' needs a step with compensate=...")
+        yield "on_error='compensate' needs a step with compensate=..."
     if undone and "compensate" not in errors:
-        raise InvalidInput(
-            f"step {undone!r} has compensate=..., and nothing uses it: set on_error='compensate' on the workflow, or on a step after it"
-        )
+        yield f"step {undone!r} has compensate=..., and nothing uses it: set on_error='compensate' on the workflow, or on a step after it"
     for user, wanted in named.items():
         if not wanted or wanted not in labels:
             words = "output must be" if user == "output" else f"{user}: items must be a list, a function, or"
-            raise InvalidInput(
-                f"{words} the name of a step, got {brief(wanted)}.{did_you_mean(str(wanted), labels)}"
-            )
+            yield f"{words} the name of a step, got {brief(wanted)}.{did_you_mean(str(wanted), labels)}"
 
 
 def _name_of(what: Any) -> str:
@@ -414,6 +386,11 @@ def _code_fault(field: str, function: Any) -> str | None:
         return f"{field} must be a function, got {brief(function)}"
     if inspect.iscoroutinefunction(function):
         return f"{field} {describe(function)} is async: code between steps is called at each turn, make it a plain function"
+    with suppress(ValueError):  # a function of C may have no signature
+        try:
+            inspect.signature(function).bind(None)
+        except TypeError:
+            return f"{field} {describe(function)} must take one argument"
     return None
 
 

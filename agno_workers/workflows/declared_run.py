@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
-import pydantic
 
 from agno_workers.core.checks import brief
-from agno_workers.core.flow import ALL, Flow, StepResult
-from agno_workers.core.messages import Message, Text
+from agno_workers.core.flow import Flow, StepResult
+from agno_workers.core.messages import Text
 from agno_workers.core.policy import delay_s
 from agno_workers.core.program import ResultOf
 from agno_workers.core.request import first_message
@@ -42,61 +41,29 @@ from agno_workers.workflows.declared import (
     element,
     how_called,
     join,
-    join_of,
     label,
 )
 from agno_workers.workflows.declared_values import StepInput, StepOutput, as_text, in_sections
 
 _OUTPUT_FIELDS = frozenset(StepOutput.__dataclass_fields__)
-_EMPTY: tuple[Any, ...] = (None, "", [], {})
-_NEVER = 2**61
-"""An arrival after all others."""
 
 
-class Declared(msgspec.Struct, frozen=True):
-    """The fields of a workflow that its runs need."""
-
-    name: str
-    steps: Sequence[Any]
-    on_error: OnError
-    output: str | None
-    schema: pydantic.TypeAdapter[Any] | None
-
-
-def run(workflow: Declared, flow: Flow) -> Any:
+def run(flow: Flow, steps: Sequence[Any], input: Any, on_error: OnError, output: str | None) -> Any:
     """Visit the elements of a workflow, and return the content of its run. Raises StepFailed."""
-    execution = _Execution(workflow, flow)
+    execution = _Execution(flow, on_error)
     given = _Given(
-        input=read_input(workflow.name, workflow.schema, flow.input), additional_data=flow.metadata, run_id=flow.run_id,
-        session_id=flow.session_id, user_id=flow.user_id,
+        input=input, additional_data=flow.metadata, run_id=flow.run_id, session_id=flow.session_id, user_id=flow.user_id
     )  # fmt: skip
     try:
-        outputs, last = execution.sequence(workflow.steps, "", given)
+        outputs, last = execution.sequence(steps, "", given)
     except _Decided as decided:
         raise execution.failure(decided, decided.undoes) from None
     if execution.is_undoing:  # a deploy has removed the step that failed
-        raise execution.failure(StepFailed(f"the steps of workflow {workflow.name!r} were undone"), True)
+        raise execution.failure(StepFailed("the steps of the workflow were undone"), True)
     is_stopped = bool(outputs) and outputs[-1].stop
-    if workflow.output is None or is_stopped:
+    if output is None or is_stopped:
         return last.previous_step_content
-    return last.get_step_content(workflow.output)
-
-
-def read_input(name: str, schema: pydantic.TypeAdapter[Any] | None, message: Message) -> Any:
-    """Return the input of a workflow: its text, or the value of its `input_schema`. Raises InvalidInput."""
-    if schema is None:
-        return message.text
-    try:
-        return schema.validate_json(message.text)
-    except pydantic.ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'input'}: {each['msg']}"
-            for each in error.errors(include_url=False, include_context=False, include_input=False)
-        )
-        raise InvalidInput(
-            f"workflow {name!r}: the input does not fit its input_schema: {problems}. Correct it, and submit it again.",
-            workflow=name,
-        ) from error
+    return last.get_step_content(output)
 
 
 @dataclass(frozen=True)
@@ -115,10 +82,8 @@ class _Output(StepOutput):
 class _Given(StepInput[Any]):
     """A StepInput on its way to later steps."""
 
-    stored: Any = None
-    """JSON that stands for the content of the step before; None: the content itself."""
-    is_by_name: bool = False
-    """True: that content is a dict of the contents of several steps."""
+    before: _Output = field(default_factory=_Output)
+    """The output whose content is that of the step before."""
 
 
 class _Decided(StepFailed):
@@ -140,9 +105,9 @@ class _Done(NamedTuple):
 class _Execution:
     """One visit of the elements."""
 
-    def __init__(self, workflow: Declared, flow: Flow) -> None:
-        self._workflow = workflow
+    def __init__(self, flow: Flow, on_error: OnError) -> None:
         self._flow = flow
+        self._default = on_error
         self._done: list[_Done] = []
         self.is_undoing = any(key.endswith("/undo") for key in flow.known)
 
@@ -177,8 +142,7 @@ class _Execution:
             case Steps(steps=steps):
                 return self._group(found, id, *self.sequence(steps, id, given))
             case Condition():
-                holds = self._ask(found, id, found.evaluator, given)
-                steps = found.steps if holds else found.else_steps
+                steps = found.steps if self._ask(found, id, found.evaluator, given) else found.else_steps
                 return self._group(found, id, *self.sequence(steps, id, given))
             case Loop():
                 return self._loop(found, id, path, given)
@@ -193,86 +157,72 @@ class _Execution:
             case WaitForSignal(name=name):
                 self._check_new(id)
                 value = self._flow.wait_for_signal(name, id=id, timeout_s=found.timeout_s)
-                return self._made(found, id, value)
+                return _Output(value, label(found), id, stored=ResultOf(id))
         raise AssertionError(found)
+
+    def _check_new(self, id: str) -> None:
+        """Refuse new work after steps were undone: a retry of the run undoes the rest, and does not go on. Raises StepFailed."""
+        if self.is_undoing and id not in self._flow.known:
+            raise StepFailed(
+                f"step {id!r} failed before, and the steps before it were undone: submit the workflow again",
+                step=id,
+            )
 
     # Steps.
 
     def _step(self, step: Step, id: str, given: _Given) -> _Output:
-        output = self._attempts(step, id, given)
-        if step.compensate is not None:
-            self._done.append(
-                _Done(id, step, replace(given, previous_step_content=output.content, stored=output.stored))
-            )
-        return output
-
-    def _attempts(self, step: Step, id: str, given: _Given) -> _Output:
         """Call a step until it succeeds. A retry of the run knows the attempt that succeeded, and not those before it."""
         most = step.retry.attempts if self._on_error(step) == "retry" else 1
         keys = [id, *(f"{id}/try-{attempt}" for attempt in range(2, most + 1))]
         first = next((place for place, key in enumerate(keys) if key in self._flow.known), 0)
         for attempt, key in enumerate(keys[first:], first + 1):
             try:
-                return self._made(step, id, self._call(step, key, given), key)
+                output = self._call(step, id, key, given)
             except StepFailed:
                 wait = f"{id}/wait-{attempt + 1}"
                 if attempt >= most or (self.is_undoing and wait not in self._flow.known):
                     raise
-            self._flow.sleep(id=wait, seconds=delay_s(step.retry, attempt, random.random()))
+                self._flow.sleep(id=wait, seconds=delay_s(step.retry, attempt, random.random()))
+                continue
+            if step.compensate is not None:
+                self._done.append(_Done(id, step, _after(given, output)))
+            return output
         raise AssertionError(id)
 
-    def _call(self, step: Step, id: str, given: _Given) -> Any:
-        """Return the result of a call. Its input is made once, by the turn that makes the call."""
+    def _call(self, step: Step, id: str, key: str, given: _Given) -> _Output:
+        """Return the output of a call. Its input is made once, by the turn that makes the call. Raises StepFailed also for one that reports a
+        failure.
+        """
         what = called_by(step)
         try:
-            asked, options = ((), {}) if id in self._flow.known else self._asked(step, what, id, given)
-            (value,) = self._flow.gather(self._flow.step(id, what, *asked, **options))
+            asked = () if key in self._flow.known else self._input(step, what, key, given)
+            self._check_new(key)
+            options = {} if step.timeout_s is None else {"timeout_s": step.timeout_s}
+            (value,) = self._flow.gather(self._flow.step(key, what, *asked, **options))
         except (InvalidInput, Unserialisable) as error:
-            raise StepFailed(f"step {id!r} could not be called: {message_of(error)}", step=id) from error
-        return value
-
-    def _asked(self, step: Step, what: Any, id: str, given: _Given) -> tuple[Sequence[Any], dict[str, Any]]:
-        is_run = isinstance(what, Runnable)
-        asked = self._message(step, id, given) if is_run else self._arguments(step, what, id, given)
-        self._check_new(id)
-        return asked, {} if step.timeout_s is None else {"timeout_s": step.timeout_s}
-
-    def _message(self, step: Step, id: str, given: _Given) -> list[Any]:
-        """Return the message of an agent: the content of the step before, or the input of the workflow, and the input's images and files."""
-        before = given.previous_step_content
-        if step.input is not None:
-            text = as_text(_as_json(self._ask(step, id, step.input, given)))
-        elif before in _EMPTY:
-            text = as_text(given.input)
-        else:
-            text = in_sections(before) if given.is_by_name else as_text(before)
-        others = [part for part in self._flow.input.parts if not isinstance(part, Text)]
-        return list(first_message([Text(text), *others], called_by(step).name).parts)
-
-    def _arguments(self, step: Step, function: Any, id: str, given: _Given) -> list[Any]:
-        match how_called(function):
-            case "alone":
-                return []
-            case "step_input":
-                return [_stored(given)]
-        if step.input is not None:
-            return [_as_json(self._ask(step, id, step.input, given))]
-        is_first = given.previous_step_content is None
-        return [given.input if is_first else given.previous_step_content]
-
-    def _made(self, found: Element, id: str, value: Any, stored_by: str | None = None) -> _Output:
-        """Return the output of a call. Raises StepFailed for one that reports a failure."""
-        reference = stored_by or id
+            raise StepFailed(f"step {key!r} could not be called: {message_of(error)}", step=key) from error
         if isinstance(value, dict) and {"content", "success", "stop"} <= value.keys() <= _OUTPUT_FIELDS:
             value = StepOutput(**value)  # of a function without an annotation
         if not isinstance(value, StepOutput):
-            return _Output(value, label(found), id, stored=ResultOf(reference))
+            return _Output(value, label(step), id, stored=ResultOf(key))
         if not value.success:
-            text = value.error or "it reported no success"
-            raise StepFailed(f"step {id!r} failed: {text}", step=id)
-        return _Output(
-            value.content, label(found), id, stop=value.stop, stored=ResultOf(reference, "content")
-        )  # fmt: skip
+            raise StepFailed(f"step {id!r} failed: {value.error or 'it reported no success'}", step=key)
+        return _Output(value.content, label(step), id, stop=value.stop, stored=ResultOf(key, "content"))
+
+    def _input(self, step: Step, what: Any, key: str, given: _Given) -> Sequence[Any]:
+        """Return the message of an agent, with the input's images and files, or the arguments of a function."""
+        content = given.input if given.previous_step_content is None else given.previous_step_content
+        if step.input is not None:
+            content = _as_json(self._ask(step, key, step.input, given))
+        if not isinstance(what, Runnable):
+            kind = how_called(what)
+            return [] if kind == "alone" else [_stored(given) if kind == "step_input" else content]
+        is_from_before = step.input is None
+        text = in_sections(content) if is_from_before and given.before.is_by_name else as_text(content)
+        if is_from_before and not text.strip():
+            text = as_text(given.input)
+        others = [part for part in self._flow.input.parts if not isinstance(part, Text)]
+        return first_message([Text(text), *others], what.name).parts
 
     # Elements of several steps.
 
@@ -280,14 +230,13 @@ class _Execution:
         """Return the output of steps that followed each other."""
         if not outputs:
             return None
-        return _Output(
-            last.previous_step_content, label(found), id, stop=outputs[-1].stop, steps=list(outputs), stored=last.stored, is_by_name=last.is_by_name,
+        return replace(
+            last.before, step_name=label(found), step_id=id, stop=outputs[-1].stop, steps=list(outputs),
             passes=all(each.passes for each in outputs),
         )  # fmt: skip
 
     def _parallel(self, found: Parallel, id: str, given: _Given) -> _Output:
         failed: list[_Decided] = []
-        chosen = join_of(found.join) or ALL
 
         def branch(step: Any) -> _Output | None:
             try:
@@ -296,27 +245,24 @@ class _Execution:
                 failed.append(decided)
                 raise
 
-        labels = [_label(each) for each in found.steps]
         functions = [lambda step=step: branch(step) for step in found.steps]
-        place = id if found.name else join(id, labels[0])
         try:
-            ended = self._flow.parallel(*functions, join=chosen, deadline_s=found.deadline_s, id=place)
+            ended = self._flow.parallel(
+                *functions, join=found.join, deadline_s=found.deadline_s, id=id or "Parallel"
+            )
         except StepFailed as error:
             if any(each.undoes for each in failed):
                 raise _Decided(error, True) from None
             raise
         outputs = [
-            _branch(each, label, id) if isinstance(each, StepResult) else each
-            for each, label in zip(ended, labels, strict=True)
+            output
+            for each, step in zip(ended, found.steps, strict=True)
+            if (output := _output_of(each, id, _label(step))) is not None
         ]
-        late = [each for each in outputs if each and not each.success and not each.passes]
-        if chosen == ALL and late:
-            text = f"step {late[0].step_name!r} did not end within {found.deadline_s:g} s"
-            raise next(iter(failed), None) or StepFailed(text, step=id)
-        used = {label: each for label, each in zip(labels, outputs, strict=True) if each and each.success}
+        used = {name: each for output in outputs for name, each in _contents(output).items()}
         return _Output(
-            {label: each.content for label, each in used.items()}, label(found), id, stop=any(each.stop for each in used.values()),
-            steps=[each for each in outputs if each], stored={label: each.stored for label, each in used.items()}, is_by_name=True,
+            {name: content for name, (content, _) in used.items()}, label(found), id, stop=any(each.stop for each in outputs), steps=list(outputs),
+            stored={name: stored for name, (_, stored) in used.items()}, is_by_name=True,
         )  # fmt: skip
 
     def _loop(self, found: Loop, id: str, path: str, given: _Given) -> _Output | None:
@@ -338,42 +284,33 @@ class _Execution:
         answer = self._ask(found, id, found.selector, given)
         chosen = list(answer) if isinstance(answer, list | tuple) else [] if answer is None else [answer]
         by_label = {_label(each): each for each in found.choices}
-        steps = []
+        steps: list[Any] = []
         for each in chosen:
-            step = (
-                by_label.get(each)
-                if isinstance(each, str)
-                else next((one for one in found.choices if one is each or one == each), None)
-            )
-            if step is None:
+            same = (one for one in found.choices if one is each or one == each)
+            step = by_label.get(each) if isinstance(each, str) else next(same, None)
+            if step is None or any(step is other for other in steps):
+                wrong = "twice" if step else f"which is not one of its choices ({', '.join(by_label)})"
                 raise StepFailed(
-                    f"Router {id or 'without a name'!r}: the selector returned {brief(each)}, which is not one of its choices ({', '.join(by_label)})",
+                    f"Router {id or 'without a name'!r}: the selector returned {brief(each)}, {wrong}",
                     step=id,
                 )
             steps.append(step)
         return steps
 
     def _map(self, found: Map, id: str, given: _Given) -> _Output:
-        items: Any = ()
-        if id not in self._flow.known:
-            items = self._items(found, id, given)
-            self._check_new(id)
-        collects = self._on_error(found) == "skip"
+        items = () if id in self._flow.known else self._items(found, id, given)
+        self._check_new(id)
+        on_error: Literal["collect", "fail"] = "collect" if self._on_error(found) == "skip" else "fail"
         (value,) = self._flow.gather(
-            self._flow.map(
-                id, items, found.do, window=found.window, on_error="collect" if collects else "fail"
-            )
+            self._flow.map(id, items, found.do, window=found.window, on_error=on_error)
         )
         if isinstance(value, list):
             value = [None if isinstance(each, StepFailed) else each for each in value]
         return _Output(value, label(found), id)
 
     def _items(self, found: Map, id: str, given: _Given) -> list[Any]:
-        items = found.items
-        if isinstance(items, str):
-            items = given.get_step_content(items)
-        elif callable(items):
-            items = self._ask(found, id, items, given)
+        is_name = isinstance(found.items, str)
+        items = given.get_step_content(found.items) if is_name else self._ask(found, id, found.items, given)
         if not isinstance(items, list | tuple):
             raise StepFailed(f"Map {id!r}: items must be a list, got {brief(items)}", step=id)
         return list(items)
@@ -389,15 +326,14 @@ class _Execution:
         return _Output(answer, label(found), id, stored=ResultOf(id), passes=True)
 
     def _wait(self, found: Wait, id: str, given: _Given) -> _Output:
-        seconds = (found.seconds or 0) + (found.hours or 0) * 3600 + (found.days or 0) * 86400
+        time: dict[str, Any] = {each: getattr(found, each) or 0 for each in ("seconds", "hours", "days")}
         if found.until is not None and id not in self._flow.known:
             until = self._ask(found, id, found.until, given)
             if not isinstance(until, datetime):
                 raise StepFailed(f"Wait {id!r}: until must be a time, got {brief(until)}", step=id)
-            until = until if until.tzinfo else until.replace(tzinfo=UTC)
-            seconds = max(0.0, (until - self._flow.now).total_seconds())
+            time = {"until": until if until.tzinfo else until.replace(tzinfo=UTC)}
         self._check_new(id)
-        self._flow.sleep(id=id, seconds=seconds)
+        self._flow.sleep(id=id, **time)
         return _Output(None, label(found), id, passes=True)
 
     # Failures.
@@ -415,26 +351,19 @@ class _Execution:
             ) from error  # fmt: skip
 
     def _on_error(self, found: Element) -> OnError:
-        return getattr(found, "on_error", None) or self._workflow.on_error
+        own: OnError | None = getattr(found, "on_error", None)
+        if own is None and isinstance(found, Approval | WaitForSignal) and self._default == "skip":
+            return "fail"  # a policy for all steps does not replace a person or a payment
+        return own or self._default
 
     def _failed(self, found: Element, id: str, error: StepFailed) -> _Output:
         """Return the output of an element that failed and is skipped. Raises _Decided for one that ends the workflow."""
         policy = self._on_error(found)
-        if policy == "retry" and self._workflow.on_error != "retry":
-            policy = self._workflow.on_error  # it had its attempts
+        if policy == "retry" and self._default != "retry":
+            policy = self._default  # it had its attempts
         if policy == "skip":
-            return _Output(
-                None, label(found), id, success=False, error=message_of(error), passes=True, steps=[]
-            )  # fmt: skip
+            return _Output(None, label(found), id, success=False, error=message_of(error), passes=True)
         raise _Decided(error, policy == "compensate")
-
-    def _check_new(self, id: str) -> None:
-        """Refuse new work after steps were undone: a retry of the run undoes the rest, and does not go on. Raises StepFailed."""
-        if self.is_undoing and not any(key == id or key.startswith(f"{id}/") for key in self._flow.known):
-            raise StepFailed(
-                f"step {id!r} failed before, and the steps before it were undone: submit the workflow again",
-                step=id, arrival=_NEVER,
-            )  # fmt: skip
 
     def failure(self, error: StepFailed, undoes: bool) -> StepFailed:
         """Undo the steps that are done, the last one first, where that is asked for; return the error of the run."""
@@ -459,16 +388,14 @@ class _Execution:
     def _undo(self, done: _Done) -> None:
         key, function = f"{done.id}/undo", done.step.compensate
         is_known = key in self._flow.known
-        asked = [] if is_known else self._arguments(Step(function=function), function, key, done.given)
+        asked = () if is_known else self._input(Step(function=function), function, key, done.given)
         self._flow.gather(self._flow.step(key, function, *asked))
 
 
 def _after(given: _Given, output: _Output) -> _Given:
     """Return what the step after an output is given. The steps of an element without a name count as those of the element around it."""
     if not output.passes:
-        given = replace(
-            given, previous_step_content=output.content, stored=output.stored, is_by_name=output.is_by_name
-        )
+        given = replace(given, previous_step_content=output.content, before=output)
     named = {each.step_name or "": each for each in _named(output)}
     return replace(given, previous_step_outputs={**given.previous_step_outputs, **named})
 
@@ -487,23 +414,30 @@ def _label(step: Any) -> str:
     return label(found) or _label(branches(found)[0][-1])
 
 
-def _branch(result: StepResult, label: str, id: str) -> _Output | None:
-    """Return the output of a branch whose join may have left it out."""
-    if result.is_used and result.error is None:
-        value: _Output | None = result.value
+def _output_of(ended: Any, id: str, name: str) -> _Output | None:
+    """Return the output of a branch, which its join may have left out."""
+    if not isinstance(ended, StepResult) or (ended.is_used and ended.error is None):
+        value: _Output | None = ended.value if isinstance(ended, StepResult) else ended
         return value
-    error = message_of(result.error) if result.error else "it was not needed, or came too late"
-    return _Output(None, label, join(id, label), success=False, error=error)
+    error = message_of(ended.error) if ended.error else "it was not needed, or came too late"
+    return _Output(None, name, join(id, name), success=False, error=error)
+
+
+def _contents(output: _Output) -> dict[str, tuple[Any, Any]]:
+    """Return the contents that a branch adds to those of its Parallel, and what stands for them: that of the branch, or of its last step."""
+    if output.is_by_name and not output.step_name:
+        return {name: (content, output.stored[name]) for name, content in output.content.items()}
+    named = [each for each in _named(output) if each is output or not getattr(each, "passes", False)]
+    return {each.step_name or "": (output.content, _content(output)) for each in named[-1:] if output.success}
 
 
 def _stored(given: _Given) -> dict[str, Any]:
     """Return a StepInput as JSON for a worker. Results of steps are references, which the worker replaces."""
+    outputs: dict[str, Any] = given.previous_step_outputs
     return {
         "input": given.input,
-        "previous_step_content": _content(given.previous_step_content, given.stored),
-        "previous_step_outputs": {
-            name: _stored_output(each) for name, each in given.previous_step_outputs.items()
-        },
+        "previous_step_content": _content(given.before),
+        "previous_step_outputs": {name: _stored_output(each) for name, each in outputs.items()},
         "additional_data": given.additional_data,
         "run_id": given.run_id,
         "session_id": given.session_id,
@@ -511,9 +445,9 @@ def _stored(given: _Given) -> dict[str, Any]:
     }
 
 
-def _stored_output(output: Any) -> dict[str, Any]:
-    fields = {
-        "content": _content(output.content, output.stored),
+def _stored_output(output: _Output) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "content": _content(output),
         "step_name": output.step_name,
         "step_id": output.step_id,
     }
@@ -522,12 +456,12 @@ def _stored_output(output: Any) -> dict[str, Any]:
     if output.stop:
         fields["stop"] = True
     if output.steps:
-        fields["steps"] = [_stored_output(each) for each in output.steps]
+        fields["steps"] = [_stored_output(each) for each in output.steps]  # type: ignore[arg-type]
     return fields
 
 
-def _content(content: Any, stored: Any) -> Any:
-    return _as_json(content) if stored is None else stored
+def _content(output: _Output) -> Any:
+    return _as_json(output.content) if output.stored is None else output.stored
 
 
 def _as_json(value: Any) -> Any:

@@ -90,7 +90,7 @@ EXPECTED = {
         "^{'topic': 'Leases of steps', 'words': '3', 'german': 'Leases of steps'}$",
         r"^\['writer', 'checks/translator', 'checks/count_words', 'as_page'\]$",
         r"^An article: Barriers!!$",
-        r"^workflow 'review': the input does not fit its input_schema: is_legal: Field required\.",
+        r"^workflow 'review': the input does not fit: input\.is_legal: Field required",
         r"^step 'hotel' failed: ValueError: the hotel is full\. Undone: flight\.$",
         "^order 17 is shipped False$",
         r"^Welcome Acme[.] It pays later: step 'charge' failed: ValueError: no money$",

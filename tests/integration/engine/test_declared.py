@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
+import pydantic
 import pytest
 from msgspec import structs
 
 from agno_workers.core.agent import Agent
 from agno_workers.core.flow import quorum
-from agno_workers.core.messages import Image
+from agno_workers.core.messages import Image, ToolResult
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import Run, RunStatus
 from agno_workers.errors import InvalidInput
@@ -49,6 +51,15 @@ def _nothing_called() -> None:
 class Order(TypedDict):
     id: int
     euros: float
+
+
+class Model(pydantic.BaseModel):
+    id: int
+
+
+@dataclass
+class Point:
+    x: int
 
 
 def note(name: str, value: Any = "") -> None:
@@ -97,6 +108,33 @@ def seen(step_input: StepInput) -> dict[str, Any]:
         "who": [step_input.session_id, step_input.user_id, step_input.metadata],
         "names": sorted(step_input.previous_step_outputs),
     }
+
+
+def points(text: str) -> list[Point]:
+    return [Point(x) for x in range(4)]
+
+
+def even(point: Point) -> Point:
+    if point.x % 2:
+        raise ValueError("odd")
+    return Point(point.x * 10)
+
+
+def kind(step_input: StepInput[Any]) -> str:
+    return str(step_input.input)
+
+
+def kind_of_model(step_input: StepInput[Model]) -> str:
+    return type(step_input.input).__name__
+
+
+def kind_of_point(step_input: StepInput[Point]) -> str:
+    return type(step_input.input).__name__
+
+
+def ready(step_input: StepInput) -> StepOutput:
+    note("ready")
+    return StepOutput("ready", success=faults.get("not ready", 0) == 0)
 
 
 def stop(step_input: StepInput) -> StepOutput:
@@ -155,6 +193,27 @@ Execute = Callable[..., Run]
 
 def keys(scenario: Scenario, run: Run) -> list[str]:
     return [each.key for each in scenario.queries.steps(run.id) if not each.key.startswith("turn:")]
+
+
+def message(run: Run) -> str:
+    assert run.error is not None
+    text: str = run.error["message"]
+    return text
+
+
+def time_passes(scenario: Scenario, workflow: Workflow, run: Run) -> Run:
+    """Let all waits of a run end, until it has none."""
+    engine = scenario.engine(workflow)
+    while run.status is RunStatus.WAITING:
+        scenario.let_time_pass()
+        scenario.end_waits(engine)
+        run = scenario.execute_pending(engine, run.id)
+    return run
+
+
+def retried(scenario: Scenario, workflow: Workflow, run: Run) -> Run:
+    assert scenario.db.journal.retry_run(run.id)
+    return scenario.execute_pending(scenario.engine(workflow), run.id)
 
 
 def answer_approval(scenario: Scenario, run: Run, verdict: str) -> None:
@@ -246,7 +305,7 @@ def test_parallel_is_side_by_side_and_an_agent_after_it_reads_all(
 def test_parallel_joins_on_enough(scenario: Scenario, execute: Execute, join: Any, expected: Any) -> None:
     slow = WaitForSignal("never")
     branches = (upper, slow) if join != "best_effort" else (upper, twice, slow)
-    workflow = of(Parallel(*branches, join=join, deadline_s=60))
+    workflow = of(Parallel(*branches, join=join, deadline_s=60, name="all"))
     run = execute(workflow)
     if join == "best_effort":
         assert run.status is RunStatus.WAITING
@@ -300,18 +359,66 @@ def test_router_executes_what_the_selector_returns(execute: Execute, answer: Any
     assert execute(of(Router(lambda _: answer, [upper, twice]))).content == expected
 
 
-def test_router_with_an_unknown_choice_fails(execute: Execute) -> None:
-    run = execute(of(Router(lambda _: "lower", [upper, twice], name="case")))
-    assert run.error is not None
-    assert (
-        "Router 'case': the selector returned 'lower', which is not one of its choices (upper, twice)"
-        in run.error["message"]
-    )
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [("lower", "'lower', which is not one of its choices (upper, twice)"), (["upper", "upper"], "'upper', twice")],
+)  # fmt: skip
+def test_router_with_a_wrong_choice_fails(execute: Execute, answer: Any, error: str) -> None:
+    run = execute(of(Router(lambda _: answer, [upper, twice], name="case")))
+    assert message(run) == f"Router 'case': the selector returned {error}."
+    assert called == []
 
 
 @pytest.mark.parametrize("items", ["words", lambda given: given.previous_step_content, ["ab", "cd"]])
 def test_map_does_the_same_for_each_item(execute: Execute, items: Any) -> None:
     assert execute(of(words, Map(items, upper)), "ab cd").content == ["AB", "CD"]
+
+
+def test_map_that_skips_has_none_for_items_that_failed(execute: Execute) -> None:
+    by_name, by_code = (
+        Map("points", even, on_error="skip"),
+        Map(lambda given: given.previous_step_content, even),
+    )
+    expected = [{"x": 0}, None, {"x": 20}, None]
+    assert execute(of(points, by_name)).content == expected
+    assert "item 1 failed: ValueError: odd" in message(execute(of(points, by_code)))
+    beside = Parallel(by_name, kind, name="both")
+    assert execute(of(points, beside, seen)).content["before"] == {"even": expected, "kind": "ab"}
+
+
+@pytest.mark.parametrize(
+    ("branch", "expected"),
+    [
+        (Condition(False, [count], [twice]), {"twice": "abab"}),
+        (Router(lambda _: "twice", [count, twice]), {"twice": "abab"}),
+        ([twice, Condition(False, [count])], {"twice": "abab"}),
+        (Parallel(twice, count), {"twice": "abab", "count": 2}),
+    ],
+)
+def test_content_of_a_branch_has_the_name_of_the_step_that_returned_it(
+    execute: Execute, branch: Any, expected: dict[str, Any]
+) -> None:
+    assert execute(of(Parallel(branch, upper))).content == {"upper": "AB", **expected}
+
+
+def test_join_that_fails_tells_why(execute: Execute) -> None:
+    faults.update(upper=1, twice=1)
+    assert message(execute(of(Parallel(upper, twice, join="first", name="both")))) == (
+        "0 of 2 branches of 'both' succeeded, and 1 are needed: step 'both/twice' failed: ValueError: no twice."
+    )
+
+
+def test_time_that_is_over_is_not_waited_for(scenario: Scenario, execute: Execute) -> None:
+    workflow = of(
+        upper,
+        Wait(until=datetime(2020, 1, 1)),  # noqa: DTZ001
+        Wait(until=lambda _: datetime(2020, 1, 1, tzinfo=UTC), name="two"),
+    )
+    run = execute(workflow)
+    for _ in range(2):
+        scenario.end_waits(scenario.engine(workflow))
+        run = scenario.execute_pending(scenario.engine(workflow), run.id)
+    assert run.content == "AB"
 
 
 def test_waits_let_the_content_pass(scenario: Scenario, execute: Execute) -> None:
@@ -337,6 +444,31 @@ def test_approval_shows_the_content_and_lets_it_pass(scenario: Scenario, execute
     run = scenario.execute_pending(scenario.engine(workflow), run.id)
     assert run.content["before"] == "AB"
     assert run.content["names"] == ["approval", "upper"]
+
+
+@pytest.mark.parametrize(
+    ("on_timeout", "own", "expected"),
+    [("reject", None, "rejected"), ("reject", "skip", "end"), ("approve", None, "end"), ("fail", "skip", "nobody_answered")],
+)  # fmt: skip
+def test_approval_that_nobody_answers_ends_by_its_policy(
+    scenario: Scenario, execute: Execute, on_timeout: Any, own: Any, expected: str
+) -> None:
+    workflow = of(Approval("Go on?", within_s=60, on_timeout=on_timeout, on_error=own), ship)
+    run = time_passes(scenario, workflow, execute(workflow))
+    assert (run.reason, called) == (expected, ["ship"] if expected == "end" else [])
+
+
+def test_approval_and_signal_are_not_skipped_by_the_policy_for_all_steps(
+    scenario: Scenario, execute: Execute
+) -> None:
+    workflow = of(upper, Approval("Go on?"), ship, on_error="skip")
+    run = execute(workflow)
+    answer_approval(scenario, run, "rejected")
+    run = scenario.execute_pending(scenario.engine(workflow), run.id)
+    assert (run.reason, called) == ("rejected", ["upper ab"])
+    workflow = of(WaitForSignal("paid", timeout_s=60), ship, on_error="skip")
+    run = time_passes(scenario, workflow, execute(workflow))
+    assert (run.reason, called) == ("step_expired", ["upper ab"])
 
 
 def test_signal_is_the_content(scenario: Scenario, execute: Execute) -> None:
@@ -376,7 +508,7 @@ def test_stop_ends_the_workflow_from_within_elements(execute: Execute) -> None:
 
 
 def test_workflow_is_a_step_and_a_tool_of_an_agent(scenario: Scenario, execute: Execute) -> None:
-    inner = Workflow(name="inner", steps=[upper])
+    inner = Workflow(name="inner", steps=[upper], input_schema=str)
     assert execute(of(twice, inner), more=(inner,)).content == "ABAB"
     replies = ScriptedReplies(Turn(calls=(("inner", {"task": "xy"}),)), Turn(text="Done"))
     boss = Agent(name="boss", model=replies.model, tools=[inner])
@@ -385,18 +517,61 @@ def test_workflow_is_a_step_and_a_tool_of_an_agent(scenario: Scenario, execute: 
     assert "XY" in str(replies.asked[-1].messages[-1])
 
 
+def test_model_sees_the_type_of_a_workflows_input(execute: Execute) -> None:
+    inner = Workflow(name="inner", steps=[kind_of_model], input_schema=Model)
+    written = Workflow(name="written", function=lambda flow, a, b=1: [a, b])
+    replies = ScriptedReplies(
+        Turn(calls=(("inner", {"task": '{"id": 1}'}), ("written", {"task": '{"a": 2}'}))), Turn(text="Done")
+    )
+    boss = Agent(name="boss", model=replies.model, tools=[inner, written])
+    assert execute(of(boss), more=(boss, inner, written)).content == "Done"
+    assert [
+        tool.parameters["properties"]["task"]["description"].partition(": ")[2]
+        for tool in replies.asked[0].tools
+    ] == [
+        '{"properties":{"id":{"title":"Id","type":"integer"}},"required":["id"],"title":"Model","type":"object"}',
+        '{"type":"object","properties":{"a":{},"b":{}},"required":["a"]}',
+    ]
+    parts = [part for message in replies.asked[-1].messages for part in message.parts]
+    assert [part.content for part in parts if isinstance(part, ToolResult)] == ["Model", "[2, 1]"]
+
+
 def test_input_is_typed(execute: Execute) -> None:
     workflow = of(Condition(lambda given: given.input["euros"] > 10, [total]), input_schema=Order)
     assert execute(workflow, '{"id": 1, "euros": 20}').content == 40
     run = execute(workflow, '{"id": 1}')
     assert run.status is RunStatus.FAILED
     assert run.error is not None
-    assert (
-        "workflow 'flow': the input does not fit its input_schema: euros: Field required"
-        in run.error["message"]
-    )
-    with pytest.raises(InvalidInput, match="euros: Field required"):
-        workflow.check_input({"id": 1})
+    assert "workflow 'flow': the input does not fit: input.euros: Field required" in run.error["message"]
+    with pytest.raises(InvalidInput, match=r"input\.euros: Field required"):
+        workflow.encoded([{"id": 1}])
+
+
+@pytest.mark.parametrize(
+    ("schema", "step", "input", "text", "content"),
+    [
+        (Model, kind_of_model, Model(id=1), '{"id":1}', "Model"),
+        (Point, kind_of_point, Point(1), '{"x":1}', "Point"),
+        (list[str], kind, ["a", "b"], '["a","b"]', "['a', 'b']"),
+        (str, kind, "no JSON", "no JSON", "no JSON"),
+    ],
+)
+def test_input_may_have_any_type_of_json(
+    execute: Execute, schema: Any, step: Any, input: Any, text: str, content: str
+) -> None:
+    workflow = of(step, input_schema=schema)
+    assert workflow.encoded([input]) == [text]
+    assert execute(workflow, text).content == content
+
+
+@pytest.mark.parametrize("text", ["no JSON", "null", "[1]", '{"id": "x"}'])
+def test_input_that_does_not_fit_is_refused_before_the_submit_and_at_the_first_turn(
+    execute: Execute, text: str
+) -> None:
+    workflow = of(upper, input_schema=Model)
+    with pytest.raises(InvalidInput, match="workflow 'flow': the input does not fit: input") as refused:
+        workflow.encoded([text])
+    assert message(execute(workflow, text)) == str(refused.value)
 
 
 # What follows a failure.
@@ -547,3 +722,107 @@ def test_branch_that_undoes_counts_when_too_few_succeed(execute: Execute) -> Non
     run = execute(of(Step(function=reserve, compensate=release), Parallel(pay, upper, join=quorum(2))))
     assert run.error is not None
     assert "Undone: reserve" in run.error["message"]
+
+
+def test_steps_are_undone_in_each_iteration_and_skipped_ones_are_not(
+    scenario: Scenario, execute: Execute
+) -> None:
+    faults.update(charge=1, ship=1)
+    pay = Parallel(
+        Step(function=reserve, compensate=release),
+        Step(function=charge, compensate=refund, on_error="skip"),
+        name="pay",
+    )
+    run = execute(
+        of(Condition(True, [Loop([pay], max_iterations=2, name="laps")]), ship, on_error="compensate")
+    )
+    assert message(run) == (
+        "step 'ship' failed: ValueError: no ship. Undone: laps/2/pay/charge, laps/2/pay/reserve, laps/1/pay/reserve."
+    )
+
+
+def test_step_beside_the_one_that_failed_is_undone(execute: Execute) -> None:
+    faults["charge"] = 1
+    run = execute(of(Parallel(Step(function=reserve, compensate=release), charge), on_error="compensate"))
+    assert message(run) == "step 'charge' failed: ValueError: no charge. Undone: reserve."
+
+
+# Retry and fork.
+
+
+@pytest.mark.parametrize("on_error", ["fail", "retry"])
+def test_retry_calls_a_step_again_that_reported_no_success(
+    scenario: Scenario, execute: Execute, on_error: Any
+) -> None:
+    faults["not ready"] = 1
+    workflow = of(upper, Step(function=ready, on_error=on_error, retry=Retry(attempts=2)))
+    run = time_passes(scenario, workflow, execute(workflow))
+    assert message(run) == "step 'ready' failed: it reported no success."
+    faults.clear()
+    called.clear()
+    assert retried(scenario, workflow, run).content == "ready"
+    assert called == ["ready"]
+
+
+def test_retry_waits_again_for_a_deadline_that_was_over(scenario: Scenario, execute: Execute) -> None:
+    workflow = of(upper, Parallel(twice, WaitForSignal("go"), name="both", deadline_s=60))
+    run = time_passes(scenario, workflow, execute(workflow))
+    assert run.reason == "deadline"
+    run = retried(scenario, workflow, run)
+    assert run.status is RunStatus.WAITING
+    scenario.handle(run.id).signal("go", 1)
+    run = scenario.execute_pending(scenario.engine(workflow), run.id)
+    assert run.content == {"twice": "ABAB", "go": 1}
+
+
+def test_retry_of_a_run_that_was_undone_in_part_does_not_call_the_failed_step_again(
+    scenario: Scenario, execute: Execute
+) -> None:
+    faults.update(ship=2, refund=1)
+    last = Step(function=ship, on_error="retry", retry=Retry(attempts=2))
+    workflow = of(*SAGA.steps[:2], last, on_error="compensate")
+    run = time_passes(scenario, workflow, execute(workflow))
+    assert run.reason == "not_undone"
+    called.clear()
+    run = retried(scenario, workflow, run)
+    assert message(run).endswith("submit the workflow again. Undone: charge, reserve.")
+    assert called == ["refund paid seat ab of ab"]
+
+
+def test_fork_in_a_loop_makes_a_step_and_all_later_ones_again(scenario: Scenario, execute: Execute) -> None:
+    workflow = of(Loop([upper, twice], name="laps", max_iterations=2), count)
+    run = execute(workflow)
+    called.clear()
+    forked = scenario.handle(run.id).fork("laps/2/upper").id
+    assert scenario.execute_pending(scenario.engine(workflow), forked).content == 4
+    assert called == ["upper ab", "twice AB"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "new"),
+    [
+        ([twice, upper], []),
+        ([Step("big", function=upper), twice], ["big"]),
+        ([Condition(True, [upper]), [twice]], []),
+        ([Steps(name="in", steps=[upper]), twice], ["in/upper"]),
+    ],
+    ids=["moved", "renamed", "moved into elements without a name", "moved into an element with a name"],
+)
+def test_steps_may_be_moved_and_renamed_while_a_run_waits(
+    scenario: Scenario, execute: Execute, steps: list[Any], new: list[str]
+) -> None:
+    go = WaitForSignal("go")
+    run = execute(of(upper, twice, go))
+    calls = list(called)
+    scenario.handle(run.id).signal("go", "on")
+    run = scenario.execute_pending(scenario.engine(of(*steps, go, count)), run.id)
+    assert (run.content, keys(scenario, run)) == (2, ["upper", "twice", "go", *new, "count"])
+    assert called[len(calls) :] == ["upper ab"] * len(new)
+
+
+def test_step_under_way_that_a_deploy_removes_is_not_waited_for(scenario: Scenario, execute: Execute) -> None:
+    run = execute(of(Parallel(WaitForSignal("old"), WaitForSignal("go"))))
+    scenario.handle(run.id).signal("go", 4)
+    run = scenario.execute_pending(scenario.engine(of(WaitForSignal("go"), half)), run.id)
+    assert run.content == 2
+    assert {each.key: each.status for each in scenario.queries.steps(run.id)}["old"] == "cancelled"

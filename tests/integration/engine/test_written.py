@@ -196,7 +196,7 @@ def test_input_that_does_not_fit_fails_the_run(scenario: Scenario) -> None:
     run = scenario.run(of(body), "no number")
     assert run.error is not None
     assert (
-        "workflow 'body': the input does not fit: number: Input should be a valid integer"
+        "workflow 'flow': the input does not fit: number: Input should be a valid integer"
         in run.error["message"]
     )
     assert scenario.run(of(body), "7").content == 7

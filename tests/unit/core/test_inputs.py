@@ -11,7 +11,7 @@ import pydantic
 import pytest
 
 from agno_workers.core.flow import Flow
-from agno_workers.core.inputs import Inputs
+from agno_workers.core.inputs import inputs_of
 from agno_workers.core.messages import Image
 from agno_workers.errors import InvalidInput
 
@@ -85,7 +85,7 @@ ACME = Customer(name="Acme", since=date(2026, 1, 1))
 def test_arguments_become_text_and_are_read_from_it(
     function: Any, given: list[Any], sent: str | None, values: list[Any]
 ) -> None:
-    inputs = Inputs("onboard", function)
+    inputs = inputs_of("onboard", function)
     (encoded,) = inputs.encoded(given)
     assert sent is None or encoded == sent
     assert inputs.values(encoded) == values
@@ -107,12 +107,12 @@ def test_arguments_become_text_and_are_read_from_it(
 )  # fmt: skip
 def test_arguments_that_do_not_fit_are_refused(function: Any, given: list[Any], text: str) -> None:
     with pytest.raises(InvalidInput, match=text):
-        Inputs("onboard", function).encoded(given)
+        inputs_of("onboard", function).encoded(given)
 
 
 def test_images_and_files_are_left_to_the_function() -> None:
     image = Image(url="https://example.com/a.png")
-    assert Inputs("onboard", text).encoded(["look", image]) == ["look", image]
+    assert inputs_of("onboard", text).encoded(["look", image]) == ["look", image]
 
 
 async def waits(flow: Flow) -> None: ...
@@ -144,4 +144,4 @@ def unknown_type(flow: Flow, customer: Missing) -> None: ...  # type: ignore[nam
 )
 def test_function_that_can_not_be_a_workflow_is_refused(function: Any, text: str) -> None:
     with pytest.raises(InvalidInput, match=text):
-        Inputs("onboard", function)
+        inputs_of("onboard", function)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from agno_workers import InvalidInput, StepFailed, Workflow, quorum
-from agno_workers.core.agent import Agent
+from agno_workers import InvalidInput, StepFailed, Team, Workflow, quorum
+from agno_workers.core.agent import Agent, Limits
+from agno_workers.core.delegate import Delegate
 from agno_workers.core.flow import Flow
 from agno_workers.core.messages import user
 from agno_workers.core.moves import Fail
@@ -65,6 +66,8 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: of(Parallel(draft, name="x"), Step("x", function=draft)), "two steps have the id 'x'"),
     (lambda: of(Condition(True, [draft], [draft])), "two steps have the id 'draft'"),
     (lambda: of(Step("a/b", function=draft)), "Step 'a/b': the name of a step has no '/'"),
+    (lambda: of(Step("turn:1", function=draft)), "does not begin with 'turn:'"),
+    (lambda: of(Map(["a"], draft, on_error="retry")), "on_error must be one of 'fail', 'skip', 'compensate', got 'retry'"),  # type: ignore[arg-type]
     (lambda: of(Step("undo", function=draft)), "Step 'undo': the name of a step .* is not 'undo'"),
     (lambda: of(WaitForSignal(" ")), "WaitForSignal has no name"),
     (lambda: of(draft, Map("drat", draft, name="each")), "Map 'each': items must be .* the name of a step, got 'drat'. Did you mean 'draft'[?]"),
@@ -81,15 +84,22 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: of(Step("x", function=review, input=lambda given: given)), "takes a StepInput: leave one of them"),
     (lambda: of(Step(executor=draft)), r"Step has no field 'executor', which is a word of agno: use function=..."),  # type: ignore[call-arg]
     (lambda: of(Step(function=draft, on_error="ignore")), "on_error must be"),  # type: ignore[arg-type]
-    (lambda: of(draft, on_error="ignore"), "on_error must be one of fail, skip, retry, compensate, got 'ignore'"),
+    (lambda: of(draft, on_error="ignore"), "on_error must be one of 'fail', 'skip', 'retry', 'compensate', got 'ignore'"),
     (lambda: of(draft, on_error="compensate"), "on_error='compensate' needs a step with compensate=..."),
     (lambda: of(Step(function=draft, compensate=draft)), "step 'draft' has compensate=..., and nothing uses it"),
     (lambda: of(Parallel()), "Parallel has no steps"),
-    (lambda: of(Parallel(draft, join=quorum(2))), "Parallel needs 2 results of 1 steps"),
+    (lambda: of(Parallel(draft, join=quorum(2))), "Parallel can.t be joined: 2 of 1 branches can.t succeed"),
     (lambda: of(Parallel(draft, join="most")), "Parallel join must be"),  # type: ignore[arg-type]
     (lambda: of(Parallel(draft, deadline_s=0)), "deadline_s must be"),
+    (lambda: of(Parallel(draft, deadline_s=5)), "Parallel has a deadline_s and no name: set name=..."),
+    (lambda: of(draft, limits=Limits(turns=3)), "limits.turns is for agents: set it on those that the steps run"),
     (lambda: of(Condition("input == 1", [draft])), "agno's expressions don't work here, write a function"),
     (lambda: of(Condition(decide, [draft])), "evaluator .*decide is async"),
+    (lambda: of(Condition(lambda: True, [draft])), "evaluator .* must take one argument"),
+    (lambda: of(Condition(True, [], description="x")), "Condition has no field 'description', which is a word of agno"),  # type: ignore[call-arg]
+    (lambda: of(Step(function=draft, retry=3)), r"Step 'draft' retry must be Retry\(...\), got 3[.]$"),  # type: ignore[arg-type]
+    (lambda: of(draft, limits=5), r"limits must be Limits\(...\), got 5[.]$"),
+    (lambda: of(draft, output=5), r"output must be text or None, got 5[.]$"),
     (lambda: of(Condition(True, [])), "Condition has no steps"),
     (lambda: of(Loop([draft], max_iterations=0)), "max_iterations must be"),
     (lambda: of(Loop([draft], end_condition=3)), "end_condition must be a function, got 3"),
@@ -120,6 +130,19 @@ def test_names_the_agents_that_workers_need() -> None:
     inner = Workflow(name="inner", steps=[other])
     found = of(Loop([Parallel(writer, [inner])]), Map("writer", other, name="all")).parts
     assert [each.name for each in found] == ["writer", "inner", "other"]
+
+
+def test_leader_of_a_team_sees_the_type_of_a_workflows_input() -> None:
+    member = Workflow(name="member", steps=[draft], input_schema=list[str])
+    leader = Team(name="team", members=[member], leader="scripted:echo").compiled()
+    (delegate,) = [each for each in leader.tools if isinstance(each, Delegate)]
+    assert delegate.spec.parameters["properties"] == {
+        "task": {
+            "type": "string",
+            "description": 'The input, as JSON text of this schema: {"items":{"type":"string"},"type":"array"}',
+        }
+    }
+    assert delegate.task('{"task": "[]"}') == "[]"
 
 
 def test_ids_are_paths_of_names() -> None:
@@ -196,7 +219,7 @@ def test_deploy_that_removes_the_failed_step_goes_on_with_undoing() -> None:
     shorter = of(*SAGA.steps[:3], on_error="compensate")
     done = "reserve", "lost", "hold", "hold/undo"
     assert next_calls(shorter, *done) == ["reserve/undo"]
-    with pytest.raises(StepFailed, match=r"the steps of workflow 'w' were undone\. Undone: hold, reserve\."):
+    with pytest.raises(StepFailed, match=r"the steps of the workflow were undone\. Undone: hold, reserve\."):
         next_calls(shorter, *done, "reserve/undo")
 
 
