@@ -10,13 +10,9 @@ UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = NULL, max_a
 WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s;
 
 -- name: tree_usage
--- The sums over a run and all runs below it. They are found by the steps that started them, also those that have ended.
-WITH RECURSIVE tree AS (
-    SELECT run.id FROM agno.run WHERE run.id = %(run_id)s
-    UNION SELECT step.child_run_id FROM tree JOIN agno.step ON step.run_id = tree.id WHERE step.child_run_id IS NOT NULL
-)
+-- The sums over a run and all runs below it.
 SELECT count(*) AS runs, count(*) FILTER (WHERE run.ended_at IS NULL) AS open, coalesce(sum(run.input_tokens), 0)::bigint AS input_tokens,
     coalesce(sum(run.output_tokens), 0)::bigint AS output_tokens, coalesce(sum(run.cached_tokens), 0)::bigint AS cached_tokens,
     coalesce(sum(run.cache_write_tokens), 0)::bigint AS cache_write_tokens, coalesce(sum(run.reasoning_tokens), 0)::bigint AS reasoning_tokens,
     coalesce(sum(run.cost_usd), 0)::float8 AS cost_usd
-FROM tree JOIN agno.run ON run.id = tree.id;
+FROM agno.run WHERE run.id = ANY(ARRAY(SELECT unnest(agno.family_of(%(run_id)s))));

@@ -100,7 +100,6 @@ WITH referred AS MATERIALIZED (
         SELECT content::text AS held FROM agno.message WHERE content @? '$.**."$blob"'
         UNION ALL SELECT content::text FROM agno.steer WHERE content @? '$.**."$blob"'
         UNION ALL SELECT call::text FROM agno.step WHERE call @? '$.**."$blob"'
-        UNION ALL SELECT result::text FROM agno.step WHERE result @? '$.**."$blob"'
         UNION ALL SELECT answer::text FROM agno.step WHERE answer @? '$.**."$blob"'
         UNION ALL SELECT result::text FROM agno.step WHERE result @? '$.**."$blob"'
         UNION ALL SELECT content::text FROM agno.map_item WHERE content @? '$.**."$blob"'

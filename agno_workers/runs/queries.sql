@@ -60,7 +60,8 @@ FROM agno.step WHERE run_id = ANY(%(run_ids)s::uuid[]) ORDER BY run_id, generati
 -- A run and those below it, level by level.
 WITH RECURSIVE below AS (
     SELECT run.id, 0 AS level, 0 AS seq FROM agno.run WHERE run.id = %(run_id)s
-    UNION ALL SELECT step.child_run_id, below.level + 1, step.seq FROM below JOIN agno.step ON step.run_id = below.id WHERE step.child_run_id IS NOT NULL
+    UNION ALL SELECT child.id, below.level + 1, step.seq FROM below JOIN agno.step ON step.run_id = below.id
+        JOIN agno.run child ON child.id = step.child_run_id AND child.parent_run_id = below.id  -- a retried map names those of the one before it
 )
 SELECT run.*, agno.inflate(run.content) AS answer FROM below JOIN agno.run ON run.id = below.id ORDER BY below.level, below.seq, run.id LIMIT %(limit)s;
 

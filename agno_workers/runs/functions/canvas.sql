@@ -71,16 +71,15 @@ $$;
 CREATE OR REPLACE FUNCTION agno.end_delegation(child agno.run) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     waiting agno.step;
-    whole jsonb := agno.inflate(child.content);
-    said text := CASE child.status WHEN 'done' THEN coalesce(whole #>> '{}', '')
-        ELSE format('The run of %s ended %s: %s', child.agent, child.status, child.error->>'message') END;
+    said text;
 BEGIN
     PERFORM FROM agno.run r WHERE r.id = child.parent_run_id AND r.ended_at IS NULL FOR SHARE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
     UPDATE agno.step s SET status = 'done', ended_at = clock_timestamp(), waits_for = NULL, expires_at = NULL,
-        error = CASE WHEN child.status <> 'done' THEN child.error END, result = CASE WHEN s.arrival = 0 AND child.status = 'done' THEN coalesce(child.content, 'null') END
+        error = CASE WHEN child.status <> 'done' THEN child.error END,
+        result = CASE WHEN s.arrival = 0 AND child.status = 'done' THEN coalesce(child.content, 'null') END
     FROM agno.run r
     WHERE s.id = child.parent_step_id AND s.status = 'waiting' AND r.id = s.run_id AND r.generation = s.generation
     RETURNING s.* INTO waiting;
@@ -92,6 +91,8 @@ BEGIN
         PERFORM agno.number_arrivals(ARRAY[waiting.id]);
         RETURN;
     END IF;
+    said := CASE child.status WHEN 'done' THEN coalesce(agno.inflate(child.content) #>> '{}', '')
+        ELSE format('The run of %s ended %s: %s', child.agent, child.status, child.error->>'message') END;
     IF (waiting.policy->>'shares_interactions')::boolean THEN
         said := said || agno.interactions_of(child.id, waiting.name);
     END IF;

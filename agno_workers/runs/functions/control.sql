@@ -149,8 +149,6 @@ DECLARE
     as_turn boolean;
 BEGIN
     SELECT s.* INTO at FROM agno.step s WHERE s.id = (fork->>'step_id')::uuid;
-    calls_in := agno.generation_of_calls(at.run_id);
-    as_turn := at.kind = 'turn' OR calls_in IS NOT NULL;
     IF at.kind NOT IN ('turn', 'tool', 'delegate') AND at.arrival IS NULL THEN
         RAISE EXCEPTION 'step % cannot be forked: choose a turn or a tool call.', at.key USING ERRCODE = '22023';
     END IF;
@@ -158,6 +156,8 @@ BEGIN
     IF (old.session_status = 'waiting' AND old.ended_at IS NULL) IS NOT TRUE THEN -- the holder of a run that waits for its turn waits for no session
         SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id FOR SHARE;
     END IF;
+    calls_in := agno.generation_of_calls(old.id);  -- a retry moves them
+    as_turn := at.kind = 'turn' OR calls_in IS NOT NULL;
     place := at.seq;
     below := at.seq;
     IF at.kind <> 'turn' AND calls_in IS NOT NULL THEN

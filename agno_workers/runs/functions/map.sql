@@ -24,8 +24,8 @@ BEGIN
     RETURN page;
 END $$;
 
--- Copy the results of the same items from the earlier run of a map whose parent was retried, before the first call of this one. They count as
--- ended here.
+-- Copy what a retry keeps of the same items from the last run of a map that made calls before its parent was retried. They count as ended here;
+-- those without a result come last, where the turn that follows looks for them.
 CREATE OR REPLACE FUNCTION agno.take_over_items(of_run uuid, list uuid) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
     asked agno.step;
@@ -37,17 +37,17 @@ BEGIN
     PERFORM FROM agno.run r WHERE r.id = of_run FOR NO KEY UPDATE;  -- a turn may be executed twice at once
     SELECT s.* INTO asked FROM agno.run r JOIN agno.step s ON s.id = r.parent_step_id WHERE r.id = of_run;
     SELECT s.* INTO earlier FROM agno.step s WHERE s.run_id = asked.run_id AND s.key = asked.key AND s.generation < asked.generation
-        AND s.child_run_id IS NOT NULL ORDER BY s.generation DESC LIMIT 1;
+        AND EXISTS (SELECT FROM agno.step i WHERE i.run_id = s.child_run_id AND i.arrival IS NOT NULL) ORDER BY s.generation DESC LIMIT 1;
     IF earlier.id IS NULL OR EXISTS (SELECT FROM agno.barrier b WHERE b.run_id = of_run) THEN
         RETURN 0;
     END IF;
     SELECT (m.content #>> '{parts,1,text}')::jsonb->>'list_id' INTO earlier_list FROM agno.message m WHERE m.run_id = earlier.child_run_id AND m.seq = 0;
     INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, priority, name, seq, call, effect, barrier_id, max_attempts, policy, child_run_id,
-        arrival, result, attempt, worker, created_at, started_at, ended_at)
+        arrival, result, error, attempt, worker, created_at, started_at, ended_at)
     SELECT agno.uuid7(), of_run, 0, s.key, s.kind, s.status, s.queue, s.priority, s.name, 1, s.call, s.effect, barrier, s.max_attempts, s.policy, s.child_run_id,
-        row_number() OVER (ORDER BY m.position), s.result, s.attempt, s.worker, s.created_at, s.started_at, s.ended_at
+        row_number() OVER (ORDER BY s.result IS NULL, m.position), s.result, agno.kept_error(s), s.attempt, s.worker, s.created_at, s.started_at, s.ended_at
     FROM agno.map_item m JOIN agno.map_item e ON e.run_id = m.run_id AND e.list_id = earlier_list AND e.position = m.position AND e.content = m.content
-        JOIN agno.step s ON s.run_id = earlier.child_run_id AND s.key = 'item:' || m.position AND s.status = 'done' AND s.result IS NOT NULL
+        JOIN agno.step s ON s.run_id = earlier.child_run_id AND s.key = 'item:' || m.position AND agno.is_kept(s)
     WHERE m.run_id = asked.run_id AND m.list_id = list
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS taken = ROW_COUNT;

@@ -185,23 +185,32 @@ CREATE OR REPLACE FUNCTION agno.generation_of_calls(of_run uuid) RETURNS int LAN
     SELECT max(s.generation) FROM agno.step s WHERE s.run_id = $1 AND s.arrival IS NOT NULL;
 $$;
 
--- Keep the calls of a failed program that are done, in the order of their ends, for the generation of its retry. The others are made again, and
--- so is the one that it failed with. A `once` call that had begun is kept, whatever its end: only a fork makes it again.
+-- Return whether a retry keeps a call that has ended. A `once` call that had begun is kept, whatever its end: only a fork makes it again.
+CREATE OR REPLACE FUNCTION agno.is_kept(call agno.step) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT $1.ended_at IS NOT NULL AND ($1.status = 'done' AND $1.result IS NOT NULL OR $1.effect = 'once' AND $1.attempt > 0);
+$$;
+
+-- Return the error of a call that a retry keeps: a `once` call may have been cut off without one.
+CREATE OR REPLACE FUNCTION agno.kept_error(call agno.step) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce($1.error, CASE WHEN $1.result IS NULL THEN jsonb_build_object('type', 'OutcomeUnknown', 'ids', '{}'::jsonb, 'message',
+        format('it is not known whether %s took effect, since the run ended while it ran: fork the run at it to make it again', $1.name)) END);
+$$;
+
+-- Keep calls of a failed program, in the order of their ends, for the generation of its retry. The others are made again, and so is the one that
+-- it failed with.
 CREATE OR REPLACE FUNCTION agno.keep_calls(of_run uuid, for_generation int, failed_key text, turn uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     kept uuid[];
     new_barrier uuid := agno.uuid7();
 BEGIN
     kept := ARRAY(SELECT s.id FROM agno.step s
-        WHERE s.run_id = of_run AND s.generation = agno.generation_of_calls(of_run) AND s.arrival IS NOT NULL AND s.ended_at IS NOT NULL
-          AND (s.status = 'done' AND s.result IS NOT NULL AND s.key IS DISTINCT FROM failed_key OR s.effect = 'once' AND s.attempt > 0)
+        WHERE s.run_id = of_run AND s.generation = agno.generation_of_calls(of_run) AND s.arrival IS NOT NULL AND agno.is_kept(s)
+          AND (s.key IS DISTINCT FROM failed_key OR s.effect = 'once')
         ORDER BY nullif(s.arrival, 0) NULLS LAST, s.seq);
     IF kept <> '{}' THEN
         INSERT INTO agno.barrier (id, run_id, generation, size, arrived, body, fired_at)
         VALUES (new_barrier, of_run, for_generation, cardinality(kept), cardinality(kept), jsonb_build_object('id', turn), clock_timestamp());
-        UPDATE agno.step s SET generation = for_generation, barrier_id = new_barrier, arrival = k.place,
-            error = coalesce(s.error, CASE WHEN s.result IS NULL THEN jsonb_build_object('type', 'OutcomeUnknown', 'ids', '{}'::jsonb, 'message',
-                format('it is not known whether %s took effect, since the run ended while it ran: fork the run at it to make it again', s.name)) END)
+        UPDATE agno.step s SET generation = for_generation, barrier_id = new_barrier, arrival = k.place, error = agno.kept_error(s)
         FROM unnest(kept) WITH ORDINALITY AS k (id, place) WHERE s.id = k.id;
     END IF;
 END $$;
@@ -212,15 +221,14 @@ DECLARE
     new_barrier uuid := agno.uuid7();
     copied int;
 BEGIN
-    SELECT count(*) INTO copied FROM agno.step s WHERE s.run_id = of_run AND s.generation = in_generation AND s.arrival > 0 AND s.seq < below AND s.key <> but;
-    IF copied = 0 THEN
-        RETURN;
-    END IF;
-    INSERT INTO agno.barrier (id, run_id, generation, size, arrived, body, fired_at)
-    VALUES (new_barrier, to_run, 0, copied, copied, jsonb_build_object('id', turn), clock_timestamp());
     INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, priority, name, seq, call, effect, max_attempts, policy, answer,
         error, started_at, ended_at, barrier_id, result, arrival)
     SELECT agno.uuid7(), to_run, 0, s.key, s.kind, s.status, s.queue, s.priority, s.name, s.seq, s.call, s.effect, s.max_attempts, s.policy, s.answer,
         s.error, s.started_at, s.ended_at, new_barrier, s.result, row_number() OVER (ORDER BY s.arrival)
     FROM agno.step s WHERE s.run_id = of_run AND s.generation = in_generation AND s.arrival > 0 AND s.seq < below AND s.key <> but;
+    GET DIAGNOSTICS copied = ROW_COUNT;
+    IF copied > 0 THEN
+        INSERT INTO agno.barrier (id, run_id, size, arrived, body, fired_at)
+        VALUES (new_barrier, to_run, copied, copied, jsonb_build_object('id', turn), clock_timestamp());
+    END IF;
 END $$;

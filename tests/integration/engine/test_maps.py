@@ -17,6 +17,7 @@ from agno_workers.core.step import StepMessage
 from agno_workers.engine.turn import Engine
 from agno_workers.errors import ModelRejected, RunFailed, StepFailed
 from agno_workers.models.scripted import Turn
+from agno_workers.tools.decorate import tool
 from agno_workers.workflows.workflow import Workflow
 from tests.integration.engine.conftest import Scenario, ScriptedReplies
 from tests.steps import execute_step
@@ -240,6 +241,67 @@ def test_retry_executes_only_items_without_a_result(scenario: Scenario) -> None:
     assert scenario.db.journal.store.retry_run(run_id)
     assert execute(scenario, engine, run_id).content == 58
     assert {number for number, times in called.items() if times > 1} == {3}
+
+
+@tool(effect="once")
+def pay(number: int) -> int:
+    """Pay."""
+    called[number] += 1
+    if number in broken:
+        raise ValueError(f"no {number}")
+    return number
+
+
+def test_retry_never_makes_a_once_call_again(scenario: Scenario) -> None:
+    broken.add(3)
+    engine = scenario.engine(maps(numbers(), pay, window=2, on_error="fail", read=len))
+    run_id = scenario.submit("flow", "x").run_id
+    execute(scenario, engine, run_id, most=5)
+    held = next(step for step in pending_steps(scenario) if step.kind == "tool")
+    assert scenario.db.journal.claim_tool(held.run_id, held.step_id, 0)  # its worker dies before it says what it did
+    assert execute(scenario, engine, run_id).status is RunStatus.FAILED
+    before = called.copy()
+    broken.clear()
+    for _ in range(2):
+        assert scenario.db.journal.store.retry_run(run_id)
+        run = execute(scenario, engine, run_id)
+        assert run.status is RunStatus.FAILED
+        assert run.error is not None
+        assert "it is not known whether" in run.error["message"]
+    assert before <= called
+    assert set(called.values()) == {1}
+
+
+def test_retry_keeps_the_results_of_a_map_that_another_retry_did_not_begin(scenario: Scenario) -> None:
+    broken.add(20)
+    engine = scenario.engine(maps(numbers(), window=2, on_error="fail", read=len))
+    run_id = scenario.submit("flow", "x").run_id
+    execute(scenario, engine, run_id)
+    assert scenario.db.journal.store.retry_run(run_id)
+    execute(scenario, engine, run_id, most=1)  # the run of the map is made, and never begins
+    (map_run,) = scenario.db.sql("SELECT id::text FROM agno.run WHERE agent = 'agno:map' AND ended_at IS NULL")
+    scenario.db.journal.store.cancel(map_run["id"])
+    assert execute(scenario, engine, run_id).status is RunStatus.FAILED
+    broken.clear()
+    assert scenario.db.journal.store.retry_run(run_id)
+    assert execute(scenario, engine, run_id).content == 30
+    assert {number for number, times in called.items() if times > 1} == {20}
+
+
+def test_tree_of_a_retried_map_has_each_run_once(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="fine"))
+    judge = Agent(name="judge", model=replies.model)
+    engine = scenario.engine(maps(["a", "b", "c"], judge, window=1, on_error="fail"), judge)
+    run_id = scenario.submit("flow", "x").run_id
+    execute(scenario, engine, run_id, most=6)
+    (open_item,) = scenario.db.sql("SELECT id::text FROM agno.run WHERE agent = 'judge' AND ended_at IS NULL")
+    scenario.db.journal.store.cancel(open_item["id"])
+    assert execute(scenario, engine, run_id).status is RunStatus.FAILED
+    assert scenario.db.journal.store.retry_run(run_id)
+    assert execute(scenario, engine, run_id).status is RunStatus.DONE
+    ids = [each.run.id for each in scenario.queries.tree(run_id).walk()]
+    assert len(ids) == len(set(ids)) == scenario.db.count("run")
+    assert scenario.db.journal.store.tree_usage(run_id).runs == len(ids)
 
 
 def test_turn_that_is_executed_twice_starts_each_item_once(scenario: Scenario) -> None:
