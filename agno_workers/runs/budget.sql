@@ -15,4 +15,4 @@ SELECT count(*) AS runs, count(*) FILTER (WHERE run.ended_at IS NULL) AS open, c
     coalesce(sum(run.output_tokens), 0)::bigint AS output_tokens, coalesce(sum(run.cached_tokens), 0)::bigint AS cached_tokens,
     coalesce(sum(run.cache_write_tokens), 0)::bigint AS cache_write_tokens, coalesce(sum(run.reasoning_tokens), 0)::bigint AS reasoning_tokens,
     coalesce(sum(run.cost_usd), 0)::float8 AS cost_usd
-FROM agno.run WHERE run.id = ANY(ARRAY(SELECT unnest(agno.family_of(%(run_id)s))));
+FROM agno.run WHERE run.id = ANY((SELECT agno.family_of(%(run_id)s))::uuid[]);

@@ -85,7 +85,7 @@ CATALOGUE = {
         LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE c.relnamespace = 'agno'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND c.relname <> 'alembic_version'""",
     "constraints": """
-        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+        SELECT conrelid::regclass::text, conname, replace(pg_get_constraintdef(oid), ' NOT VALID', '') FROM pg_constraint
         WHERE connamespace = 'agno'::regnamespace AND conrelid <> coalesce(to_regclass('agno.alembic_version'), 0::oid)""",
     "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'agno' AND tablename <> 'alembic_version'",
 }

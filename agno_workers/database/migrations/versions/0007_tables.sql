@@ -9,10 +9,11 @@ ALTER TABLE agno.step ADD COLUMN result JSONB;
 CREATE INDEX step_arrival ON agno.step (run_id, generation, arrival) WHERE arrival IS NOT NULL;
 DROP INDEX agno.step_person;
 CREATE INDEX step_person ON agno.step (created_at, seq) WHERE status = 'waiting' AND waits_for IN ('confirmation', 'answer', 'execution', 'resolution');
+-- NOT VALID: the rows are not read, since those that were written under the old constraints keep the new ones.
 ALTER TABLE agno.step DROP CONSTRAINT step_kind, DROP CONSTRAINT step_waits_for,
-    ADD CONSTRAINT step_kind CHECK (kind IN ('turn', 'tool', 'delegate', 'scan', 'ingest', 'embed', 'finalize', 'compact', 'background', 'wait')),
-    ADD CONSTRAINT step_waits_for CHECK (waits_for IN ('confirmation', 'answer', 'execution', 'resolution', 'run', 'window', 'session', 'compaction', 'timer', 'signal')),
-    ADD CONSTRAINT step_wait CHECK (kind <> 'wait' OR status <> 'ready' AND status <> 'running');
+    ADD CONSTRAINT step_kind CHECK (kind IN ('turn', 'tool', 'delegate', 'scan', 'ingest', 'embed', 'finalize', 'compact', 'background', 'wait')) NOT VALID,
+    ADD CONSTRAINT step_waits_for CHECK (waits_for IN ('confirmation', 'answer', 'execution', 'resolution', 'run', 'window', 'session', 'compaction', 'timer', 'signal')) NOT VALID,
+    ADD CONSTRAINT step_wait CHECK (kind <> 'wait' OR status <> 'ready' AND status <> 'running') NOT VALID;
 
 CREATE TABLE agno.signal (
 	id UUID NOT NULL, 
@@ -71,4 +72,3 @@ CREATE TABLE agno.budget_hold (
 	FOREIGN KEY(run_id) REFERENCES agno.budget (run_id) ON DELETE CASCADE
 );
 CREATE INDEX budget_hold_run ON agno.budget_hold (run_id);
-
