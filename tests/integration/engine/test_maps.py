@@ -258,7 +258,9 @@ def test_retry_never_makes_a_once_call_again(scenario: Scenario) -> None:
     run_id = scenario.submit("flow", "x").run_id
     execute(scenario, engine, run_id, most=5)
     held = next(step for step in pending_steps(scenario) if step.kind == "tool")
-    assert scenario.db.journal.claim_tool(held.run_id, held.step_id, 0)  # its worker dies before it says what it did
+    assert scenario.db.journal.claim_tool(
+        held.run_id, held.step_id, 0
+    )  # its worker dies before it says what it did
     assert execute(scenario, engine, run_id).status is RunStatus.FAILED
     before = called.copy()
     broken.clear()
@@ -279,7 +281,9 @@ def test_retry_keeps_the_results_of_a_map_that_another_retry_did_not_begin(scena
     execute(scenario, engine, run_id)
     assert scenario.db.journal.store.retry_run(run_id)
     execute(scenario, engine, run_id, most=1)  # the run of the map is made, and never begins
-    (map_run,) = scenario.db.sql("SELECT id::text FROM agno.run WHERE agent = 'agno:map' AND ended_at IS NULL")
+    (map_run,) = scenario.db.sql(
+        "SELECT id::text FROM agno.run WHERE agent = 'agno:map' AND ended_at IS NULL"
+    )
     scenario.db.journal.store.cancel(map_run["id"])
     assert execute(scenario, engine, run_id).status is RunStatus.FAILED
     broken.clear()
