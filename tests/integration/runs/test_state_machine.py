@@ -1043,7 +1043,7 @@ def test_invariants_hold_in_any_order_and_every_run_ends(
             super().__init__(counting_pool, streams)
 
     missing = list(invariants.MOVES)
-    for number in range(1 if EXAMPLES else 8):
+    for number in range(1 if EXAMPLES else 20):
         if missing or number < 2:
             run_state_machine_as_test(ThisMachine if EXAMPLES else seed(number)(ThisMachine), settings=how)
             ran = counting_pool.ran.keys() | counting_pool.functions()
